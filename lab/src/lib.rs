@@ -1,0 +1,1 @@
+//! The test laboratory: namespaces, emulated lines and traffic.

@@ -1,0 +1,1 @@
+//! The core of the bond: everything that decides, without any I/O.

@@ -1,0 +1,1 @@
+//! `/etc/config/bonding`: from text to typed, checked options.

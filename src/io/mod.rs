@@ -1,0 +1,1 @@
+//! Linux packet I/O: TUN devices and UDP sockets.

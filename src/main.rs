@@ -1,0 +1,3 @@
+//! The `bonding` program. See [`bonding::command`].
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Linux network configuration: links, addresses, routes and rules, over netlink.
