@@ -1,0 +1,89 @@
+//! Packets in pooled buffers.
+//!
+//! A packet that waits in a queue, in flight or in the resequencer lives in a [`Packet`]. Buffers come from a
+//! [`Pool`] that keeps a bounded number of them, so that a packet in steady state costs no allocation.
+
+use std::ops::Deref;
+
+/// Bytes that every buffer can hold: a full Ethernet payload and some room.
+pub const BUFFER_SIZE: usize = 2048;
+
+/// One IP packet in a buffer of its own.
+#[derive(Default)]
+pub struct Packet {
+    data: Vec<u8>,
+}
+
+impl Packet {
+    /// The whole buffer, [`BUFFER_SIZE`] bytes, to read a packet into; follow with [`Packet::set_len`].
+    pub fn spare_mut(&mut self) -> &mut [u8] {
+        self.data.resize(BUFFER_SIZE, 0);
+        &mut self.data
+    }
+
+    /// Declares the first `len` bytes of the buffer to be the packet; at most [`BUFFER_SIZE`].
+    pub fn set_len(&mut self, len: usize) {
+        self.data.truncate(len);
+    }
+
+    /// Makes the packet a copy of `bytes`.
+    pub fn copy_from(&mut self, bytes: &[u8]) {
+        self.data.clear();
+        self.data.extend_from_slice(bytes);
+    }
+
+    /// The packet's bytes, to be changed in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.data
+    }
+}
+
+impl Deref for Packet {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// A bounded stock of buffers.
+pub struct Pool {
+    free: Vec<Packet>,
+    limit: usize,
+}
+
+impl Pool {
+    /// A pool that keeps at most `limit` unused buffers.
+    pub fn new(limit: usize) -> Self {
+        Pool { free: Vec::new(), limit }
+    }
+
+    /// An empty packet.
+    pub fn take(&mut self) -> Packet {
+        self.free.pop().unwrap_or_else(|| Packet { data: Vec::with_capacity(BUFFER_SIZE) })
+    }
+
+    /// Takes a buffer back; frees it when the pool is full.
+    pub fn put(&mut self, mut packet: Packet) {
+        if self.free.len() < self.limit && packet.data.capacity() >= BUFFER_SIZE {
+            packet.data.clear();
+            self.free.push(packet);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_reuses_buffers_up_to_its_limit() {
+        let mut pool = Pool::new(1);
+        let (mut a, b) = (pool.take(), pool.take());
+        a.copy_from(&[1, 2, 3]);
+        pool.put(a);
+        pool.put(b);
+        assert_eq!(pool.free.len(), 1);
+        assert!(pool.take().is_empty());
+    }
+}
