@@ -1,7 +1,51 @@
 //! The core of the bond: everything that decides, without any I/O.
+//!
+//! ```text
+//! out:  Endpoint::enqueue → queue → scheduler → flight → session (seal) → Endpoint::poll_transmit
+//! in:   Endpoint::handle_datagrams → session (open) → reception → resequencer → deliver
+//! ```
+//!
+//! An [`Endpoint`] is one end of the bond with all its peers. A peer has a sending half ([`sender`]) and a receiving
+//! half ([`receiver`]) that share nothing but small messages. Time and randomness are passed in.
 
+pub mod capacity;
+pub mod flight;
+pub mod mtu;
+pub mod pacer;
 pub mod packet;
+pub mod reception;
+pub mod scheduler;
 pub mod time;
+pub mod window;
+pub mod wire;
+
+use std::net::{IpAddr, SocketAddr};
 
 pub use packet::{Packet, Pool};
+pub use scheduler::Policy;
 pub use time::Time;
+
+/// Names a link of a session; chosen by the client.
+pub type LinkId = u8;
+/// A session has at most so many links.
+pub const MAX_LINKS: usize = 32;
+/// The driver's name of a UDP socket.
+pub type SocketId = u16;
+
+/// The two ends of a way through the network, as seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Our socket.
+    pub socket: SocketId,
+    /// Our address, where the socket has several.
+    pub local: Option<IpAddr>,
+    /// The other end.
+    pub remote: SocketAddr,
+}
+
+impl Path {
+    /// Bytes of the IP and UDP headers on this path.
+    pub fn header_bytes(&self) -> usize {
+        if self.remote.ip().to_canonical().is_ipv4() { 20 + 8 } else { 40 + 8 }
+    }
+}

@@ -1,0 +1,336 @@
+//! Finds out how fast a link is, from what the other end reports.
+//!
+//! The link's rate is steered so that the queue in front of its bottleneck (the modem) stays a few milliseconds long:
+//! the delay above the smallest delay seen says how long the queue is, the rate at which packets arrive says how fast
+//! it drains. Short and long packets have base delays of their own, since serialisation at 1 Mbit/s takes 12 ms. The
+//! idea is that of delay-based congestion control (TCP Vegas; RFC 6817, LEDBAT; BBR's delivery rate).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Time;
+use super::window::Windowed;
+use super::wire::{NO_DELAY, Report, TICK_NANOS, tick_distance};
+
+/// The rate of a link of which nothing is known, in bytes a second (1 Mbit/s).
+pub const INITIAL_RATE: f64 = 125_000.0;
+/// No link is taken to be slower than this, in bytes a second (64 kbit/s).
+const MIN_RATE: f64 = 8_000.0;
+/// Nor faster (20 Gbit/s).
+const MAX_RATE: f64 = 2.5e9;
+/// Least length of the aimed-at queue.
+const MIN_TARGET: f64 = 0.004;
+/// The aimed-at queue in packets of the line.
+const TARGET_PACKETS: f64 = 0.7;
+const PACKET: f64 = 1500.0;
+/// The share of delay jitter that the queue may add to the target.
+const TARGET_JITTER: f64 = 0.3;
+const MIN_GAIN: f64 = 0.04;
+const MAX_GAIN: f64 = 0.5;
+const BACKOFF_LIMIT: f64 = 0.4;
+/// Time constant with which the rate follows its goal, in seconds.
+const FOLLOW: f64 = 0.04;
+/// A link that was offered nothing for more than this share of the time is not full.
+const FULL_IDLE: f64 = 0.12;
+/// Above this loss no growth.
+const LOSS_LIMIT: f64 = 0.04;
+/// A base delay that was not met for so long is looked for by letting the queue drain.
+const BASE_STALE: Duration = Duration::from_secs(8);
+const HISTORY: usize = 256;
+
+/// What the sender knows at the time of a report.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Smoothed round-trip time, in seconds.
+    pub rtt: f64,
+    /// Time so far in which the pacer was given nothing, in seconds.
+    pub idle: f64,
+    /// Packets of the recent past that were lost, as a share.
+    pub loss: f64,
+}
+
+struct Sample {
+    at: Time,
+    /// Seconds of the receiver's clock.
+    received: f64,
+    bytes: f64,
+    idle: f64,
+}
+
+/// The estimator of one link and direction.
+pub struct Capacity {
+    rate: f64,
+    limit: Option<f64>,
+    startup: bool,
+    gain: f64,
+    known: bool,
+    reference: Option<u32>,
+    base: [Windowed<f64>; 2],
+    base_met: Time,
+    drain_until: Option<Time>,
+    /// Queueing delays, newest last.
+    queue: VecDeque<(Time, f64)>,
+    queue_delay: f64,
+    /// Smoothed one-way delay above the reference, in seconds, of short and long packets.
+    jitter: f64,
+    samples: VecDeque<Sample>,
+    last: Option<(u32, u32)>,
+    received: f64,
+    bytes: f64,
+    delivery: f64,
+    peak: Windowed<f64>,
+    congested: Option<Congestion>,
+    updated: Time,
+}
+
+struct Congestion {
+    since: Time,
+    worst: f64,
+}
+
+impl Capacity {
+    /// An estimator that knows nothing but the user's limit, in bytes a second.
+    pub fn new(limit: Option<u64>, now: Time) -> Self {
+        let mut capacity = Capacity {
+            rate: INITIAL_RATE,
+            limit: None,
+            startup: true,
+            gain: MIN_GAIN,
+            known: false,
+            reference: None,
+            base: [Windowed::smallest(Duration::from_secs(30)), Windowed::smallest(Duration::from_secs(30))],
+            base_met: now,
+            drain_until: None,
+            queue: VecDeque::new(),
+            queue_delay: 0.0,
+            jitter: 0.0,
+            samples: VecDeque::new(),
+            last: None,
+            received: 0.0,
+            bytes: 0.0,
+            delivery: 0.0,
+            peak: Windowed::largest(Duration::from_secs(10)),
+            congested: None,
+            updated: now,
+        };
+        capacity.set_limit(limit);
+        capacity
+    }
+
+    /// Sets the user's limit, in bytes a second.
+    pub fn set_limit(&mut self, limit: Option<u64>) {
+        self.limit = limit.map(|l| (l as f64).max(MIN_RATE));
+        self.bound();
+    }
+
+    /// The rate to send at, in bytes a second.
+    pub fn rate(&self) -> u64 {
+        self.rate as u64
+    }
+
+    /// The link has been filled once, so that its rate is known.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// The queue at the bottleneck.
+    pub fn queue_delay(&self) -> Duration {
+        Duration::from_secs_f64(self.queue_delay.clamp(0.0, 60.0))
+    }
+
+    /// Mean change of the delay from packet to packet.
+    pub fn jitter(&self) -> Duration {
+        Duration::from_secs_f64(self.jitter.clamp(0.0, 60.0))
+    }
+
+    /// Smallest one-way delay of short or long packets, in wire ticks of an unknown offset that is the same for all
+    /// links of a session.
+    pub fn base_delay(&self, long: bool) -> Option<u32> {
+        let own = self.base[usize::from(long)].get();
+        let base = own.or_else(|| self.base[usize::from(!long)].get())?;
+        let ticks = (base * 1e9 / TICK_NANOS as f64) as i64;
+        Some((i64::from(self.reference?) + ticks).rem_euclid(i64::from(super::wire::TICKS)) as u32)
+    }
+
+    /// A train of packets arrived at this rate, in bytes a second: a first guess.
+    pub fn seed(&mut self, rate: f64) {
+        if !self.known && self.startup {
+            self.rate = self.rate.max(0.85 * rate);
+            self.bound();
+        }
+    }
+
+    /// The path is another one: what was learnt of delays no longer holds.
+    pub fn path_changed(&mut self, now: Time) {
+        self.base.iter_mut().for_each(Windowed::clear);
+        self.queue.clear();
+        self.samples.clear();
+        self.last = None;
+        self.reference = None;
+        self.congested = None;
+        self.base_met = now;
+    }
+
+    /// Learns from a report.
+    pub fn report(&mut self, report: &Report<'_>, context: Context, now: Time) {
+        let elapsed = now.since(self.updated).as_secs_f64().min(0.2);
+        self.updated = now;
+        self.jitter = (f64::from(report.jitter) * TICK_NANOS as f64 / 1e9).min(0.05);
+        self.enter_delays(report, now);
+        self.enter_delivery(report, context, now);
+        let span = context.rtt.max(0.08) + 40.0 * self.jitter.min(0.005);
+        let Some((delivery, idle)) = self.delivery_over(span) else { return };
+        self.delivery = delivery;
+        self.steer(delivery, idle, context, span, elapsed, now);
+    }
+
+    fn enter_delays(&mut self, report: &Report<'_>, now: Time) {
+        let mut above: Option<f64> = None;
+        for (class, delay) in [report.short_delay, report.long_delay].into_iter().enumerate() {
+            if delay == NO_DELAY {
+                continue;
+            }
+            let reference = *self.reference.get_or_insert(delay);
+            let value = f64::from(tick_distance(delay, reference)) * TICK_NANOS as f64 / 1e9;
+            self.base[class].push(value, now);
+            let base = self.base[class].get().unwrap_or(value);
+            let excess = value - base;
+            above = Some(above.map_or(excess, |a: f64| a.min(excess)));
+        }
+        let Some(above) = above else { return };
+        self.queue.push_back((now, above));
+        let keep = Duration::from_secs_f64(0.02 + (30.0 * self.jitter).min(0.1));
+        while self.queue.len() > 1 && self.queue.front().is_some_and(|(at, _)| now.since(*at) > keep) {
+            self.queue.pop_front();
+        }
+        self.queue_delay = self.queue.iter().map(|(_, q)| *q).fold(f64::INFINITY, f64::min);
+        if self.queue_delay < 0.001 {
+            self.base_met = now;
+        }
+    }
+
+    fn enter_delivery(&mut self, report: &Report<'_>, context: Context, now: Time) {
+        if let Some((ticks, bytes)) = self.last {
+            let step = tick_distance(report.received, ticks);
+            if step <= 0 {
+                return;
+            }
+            self.received += f64::from(step) * TICK_NANOS as f64 / 1e9;
+            self.bytes += f64::from(report.bytes.wrapping_sub(bytes));
+        }
+        self.last = Some((report.received, report.bytes));
+        self.samples.push_back(Sample {
+            at: now,
+            received: self.received,
+            bytes: self.bytes,
+            idle: context.idle,
+        });
+        if self.samples.len() > HISTORY {
+            self.samples.pop_front();
+        }
+    }
+
+    /// Delivery rate over the last `span` seconds, and the share of that time in which nothing was offered.
+    fn delivery_over(&mut self, span: f64) -> Option<(f64, f64)> {
+        let newest = self.samples.back()?;
+        let (received, bytes, idle, at) = (newest.received, newest.bytes, newest.idle, newest.at);
+        while self.samples.len() > 2 && self.samples.get(1).is_some_and(|s| received - s.received >= span) {
+            self.samples.pop_front();
+        }
+        let oldest = self.samples.front()?;
+        let time = received - oldest.received;
+        if time < 0.25 * span {
+            return None;
+        }
+        let wall = at.since(oldest.at).as_secs_f64().max(time);
+        Some(((bytes - oldest.bytes) / time, ((idle - oldest.idle) / wall).clamp(0.0, 1.0)))
+    }
+
+    fn steer(&mut self, delivery: f64, idle: f64, context: Context, span: f64, elapsed: f64, now: Time) {
+        self.peak.push(delivery, now);
+        let fastest = self.peak.get().unwrap_or(delivery).max(MIN_RATE);
+        let target = MIN_TARGET.max(TARGET_PACKETS * PACKET / fastest) + TARGET_JITTER * self.jitter;
+        let queue = self.queue_delay;
+        self.watch_for_longer_path(queue, target, context, now);
+        let full = idle < FULL_IDLE;
+        if !full && queue < 2.0 * target {
+            return;
+        }
+        if self.startup {
+            if queue < target && context.loss < LOSS_LIMIT {
+                let grown = self.rate * (elapsed / context.rtt.max(0.01)).min(1.0).exp2();
+                let ceiling = 2.2 * delivery / (1.0 - idle.min(0.5));
+                self.rate = self.rate.max(grown.min(ceiling));
+                self.bound();
+                return;
+            }
+            self.startup = false;
+            self.rate = self.rate.min(delivery / (1.0 - idle.min(0.5)));
+        }
+        self.known = true;
+        let growth = if self.drain(queue, target, context, now) {
+            -0.25
+        } else if queue < 0.6 * target {
+            let steps = elapsed / (context.rtt + span / 2.0);
+            self.gain = (self.gain * 1.5f64.powf(steps)).min(MAX_GAIN);
+            if context.loss > LOSS_LIMIT { 0.0 } else { self.gain }
+        } else {
+            self.gain = MIN_GAIN;
+            (0.5 * (target - queue) / (context.rtt + 0.03)).max(-BACKOFF_LIMIT)
+        };
+        let goal = delivery / (1.0 - idle.min(0.5)) * (1.0 + growth);
+        self.rate += (goal - self.rate) * (1.0 - (-elapsed / FOLLOW).exp());
+        self.bound();
+    }
+
+    /// A queue that does not shrink although we send less than the link delivers is no queue: the path has become
+    /// longer, or others keep it filled.
+    fn watch_for_longer_path(&mut self, queue: f64, target: f64, context: Context, now: Time) {
+        if queue < 1.5 * target + self.jitter {
+            self.congested = None;
+            return;
+        }
+        let state = self.congested.get_or_insert(Congestion { since: now, worst: queue });
+        state.worst = state.worst.max(queue);
+        let patience = 1.5 * context.rtt + 0.15 + queue;
+        if now.since(state.since).as_secs_f64() < patience {
+            return;
+        }
+        if queue > 0.75 * state.worst {
+            let shift = queue - 0.25 * target;
+            for base in &mut self.base {
+                if let Some(value) = base.get() {
+                    base.restart(value + shift, now);
+                }
+            }
+            self.queue.iter_mut().for_each(|(_, q)| *q = (*q - shift).max(0.0));
+            self.queue_delay = (queue - shift).max(0.0);
+            self.gain = 0.2;
+            self.congested = None;
+        } else {
+            *state = Congestion { since: now, worst: queue };
+        }
+    }
+
+    /// Now and then the queue is emptied, so that the base delay is not forgotten under lasting load.
+    fn drain(&mut self, queue: f64, target: f64, context: Context, now: Time) -> bool {
+        match self.drain_until {
+            Some(end) if now < end && queue >= 0.001 => true,
+            Some(_) => {
+                self.drain_until = None;
+                self.base_met = now;
+                false
+            }
+            None if now.since(self.base_met) > BASE_STALE && queue < 2.0 * target => {
+                self.drain_until = Some(now + Duration::from_secs_f64((context.rtt + 4.0 * target).min(0.3)));
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn bound(&mut self) {
+        let limit = self.limit.unwrap_or(MAX_RATE).min(MAX_RATE);
+        self.rate = self.rate.clamp(MIN_RATE, limit);
+    }
+}
