@@ -9,11 +9,16 @@
 //! half ([`receiver`]) that share nothing but small messages. Time and randomness are passed in.
 
 pub mod capacity;
+pub mod cipher;
 pub mod flight;
+mod hash;
+pub mod header;
+pub mod keys;
 pub mod mtu;
 pub mod pacer;
 pub mod packet;
 pub mod reception;
+pub mod replay;
 pub mod scheduler;
 pub mod time;
 pub mod window;
