@@ -10,23 +10,41 @@
 
 pub mod capacity;
 pub mod cipher;
+//pub mod cookie;
+//pub mod endpoint;
 pub mod flight;
 mod hash;
+//pub mod handshake;
 pub mod header;
 pub mod keys;
+pub mod ip;
+pub mod link;
+pub mod meter;
 pub mod mtu;
 pub mod pacer;
 pub mod packet;
+pub mod peer;
+pub mod queue;
+pub mod receiver;
 pub mod reception;
 pub mod replay;
+pub mod resequencer;
+pub mod routing;
 pub mod scheduler;
+pub mod sender;
+pub mod session;
+pub mod status;
 pub mod time;
 pub mod window;
 pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 
+//pub use endpoint::{Endpoint, EndpointConfig};
+pub use link::LinkState;
 pub use packet::{Packet, Pool};
+pub use peer::{Event, LinkConfig, PeerConfig};
+pub use routing::IpPrefix;
 pub use scheduler::Policy;
 pub use time::Time;
 
@@ -54,3 +72,18 @@ impl Path {
         if self.remote.ip().to_canonical().is_ipv4() { 20 + 8 } else { 40 + 8 }
     }
 }
+
+/// Datagrams of equal size, the last perhaps shorter, for one path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where from and where to.
+    pub path: Path,
+    /// Bytes of each datagram.
+    pub segment_size: usize,
+    /// ECN codepoint of the outer header.
+    pub ecn: u8,
+}
+
+/// Names a peer of an [`Endpoint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u32);

@@ -32,6 +32,11 @@ impl Packet {
         self.data.extend_from_slice(bytes);
     }
 
+    /// Appends `bytes` to the packet.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.data.extend_from_slice(bytes);
+    }
+
     /// The packet's bytes, to be changed in place.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.data

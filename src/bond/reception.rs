@@ -76,11 +76,6 @@ impl Reception {
         self.interval = (rtt / 4).clamp(MIN_INTERVAL, MAX_INTERVAL);
     }
 
-    /// The highest packet number so far.
-    pub fn largest(&self) -> Option<u64> {
-        self.largest
-    }
-
     /// Enters a packet, which the replay window has found to be new.
     pub fn record(&mut self, packet: &Arrived, now: Time) {
         self.packets += 1;

@@ -1,0 +1,320 @@
+//! One end of the bond: all its peers, and the way of every datagram to its peer and session.
+
+mod handshakes;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::cipher::CipherPolicy;
+use super::header::DatagramType;
+use super::keys::PrivateKey;
+use super::peer::{Event, LinkConfig, Peer, PeerConfig};
+use super::receiver::Opened;
+use super::routing::Routing;
+use super::status::EndpointStatus;
+use super::wire::Frame;
+use super::{LinkId, Packet, Path, PeerId, Pool, Time, Transmit, ip};
+use handshakes::Handshakes;
+
+/// ECN codepoint "congestion experienced" (RFC 3168).
+const CE: u8 = 3;
+/// Packets that wait for a link, over all peers, before [`Endpoint::wants_tun`] says no. The queues drop by
+/// themselves; this only keeps a burst from being read faster than it can be looked at.
+const POOL: usize = 256;
+/// Datagrams of at least this length may be cut out of one read.
+const MIN_STRIDE: usize = 16;
+
+/// Settings of an endpoint.
+pub struct EndpointConfig {
+    /// Our identity.
+    pub private_key: PrivateKey,
+    /// Ciphers that may be used.
+    pub cipher: CipherPolicy,
+    /// This machine has AES instructions.
+    pub aes_hardware: bool,
+    /// The client renews keys this often.
+    pub rekey_interval: Duration,
+    /// Idle links are probed this often.
+    pub keepalive: Duration,
+}
+
+/// The source of randomness that the core is given.
+pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
+
+struct Entry {
+    peer: Peer,
+    sessions: Sessions,
+}
+
+/// One end of the bond.
+pub struct Endpoint {
+    keepalive: Duration,
+    entries: BTreeMap<PeerId, Entry>,
+    next_peer: u32,
+    routing: Routing,
+    handshakes: Handshakes,
+    /// Whose session a receiver index names.
+    indices: HashMap<u32, PeerId>,
+    events: std::collections::VecDeque<Event>,
+    drops: BTreeMap<&'static str, u64>,
+    pool: Pool,
+    random: Random,
+    /// The peer that is asked first for its next datagram.
+    turn: PeerId,
+}
+
+impl Endpoint {
+    /// An endpoint without peers. `logical_clock_ms` stamps handshakes: it must be greater than at the start before.
+    pub fn new(config: EndpointConfig, random: Random, logical_clock_ms: u64, now: Time) -> Self {
+        let mut random = random;
+        let keepalive = config.keepalive;
+        let handshakes = Handshakes::new(config, &mut random, logical_clock_ms, now);
+        Endpoint {
+            keepalive,
+            entries: BTreeMap::new(),
+            next_peer: 0,
+            routing: Routing::default(),
+            handshakes,
+            indices: HashMap::new(),
+            events: std::collections::VecDeque::new(),
+            drops: BTreeMap::new(),
+            pool: Pool::new(POOL),
+            random,
+            turn: PeerId(0),
+        }
+    }
+
+    /// Adds a peer. An initiator's peer is called as soon as it has a link with a path.
+    pub fn add_peer(&mut self, config: PeerConfig, now: Time) -> PeerId {
+        let id = PeerId(self.next_peer);
+        self.next_peer = self.next_peer.wrapping_add(1);
+        self.routing.set(id, &config.allowed);
+        let seed = u64::from_ne_bytes(self.token());
+        self.handshakes.add(id, &config, now);
+        let peer = Peer::new(id, config, self.keepalive, seed, now);
+        self.entries.insert(id, Entry { peer, sessions: Sessions::new() });
+        id
+    }
+
+    /// Changes a peer's policy, addresses, limits or preshared key; its public key stays.
+    pub fn update_peer(&mut self, id: PeerId, config: PeerConfig, now: Time) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        self.routing.set(id, &config.allowed);
+        let renew = entry.peer.config.policy != config.policy;
+        self.handshakes.update(id, &config);
+        entry.peer.configure(config);
+        if renew {
+            self.handshakes.call_soon(id, now);
+        }
+    }
+
+    /// Removes a peer at once. To say goodbye first, see [`Endpoint::close`].
+    pub fn remove_peer(&mut self, id: PeerId, _now: Time) {
+        self.routing.remove(id);
+        self.handshakes.remove(id);
+        self.indices.retain(|_, peer| *peer != id);
+        self.entries.remove(&id);
+    }
+
+    /// Client: adds a link to a peer, or changes what changed in it.
+    pub fn set_link(&mut self, id: PeerId, link: LinkConfig, now: Time) {
+        let token = self.token();
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.peer.set_link(link, token, now);
+            if !entry.peer.sender.has_session() {
+                self.handshakes.call_soon(id, now);
+            }
+        }
+    }
+
+    /// Client: removes a link.
+    pub fn remove_link(&mut self, id: PeerId, link: LinkId, now: Time) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.peer.remove_link(link, now);
+        }
+    }
+
+    /// Says goodbye to all peers: transmit what [`Endpoint::poll_transmit`] gives then.
+    pub fn close(&mut self, now: Time) {
+        for entry in self.entries.values_mut() {
+            let links: Vec<_> = entry.peer.sender.links.iter().map(|l| l.id).collect();
+            for link in links {
+                entry.peer.sender.push_frame(link, &Frame::Close, now);
+            }
+        }
+    }
+
+    /// An empty packet, for [`Endpoint::enqueue`].
+    pub fn buffer(&mut self) -> Packet {
+        self.pool.take()
+    }
+
+    /// Takes an inner packet, which goes to the peer that its destination belongs to.
+    pub fn enqueue(&mut self, packet: Packet, now: Time) {
+        let peer = ip::destination(&packet).and_then(|destination| self.routing.lookup(destination));
+        let entry = peer.and_then(|peer| self.entries.get_mut(&peer));
+        let Some(entry) = entry else {
+            self.count("inner packet for nobody");
+            self.pool.put(packet);
+            return;
+        };
+        // The peer gets our buffer and we take one of its own in exchange.
+        self.pool.put(entry.peer.sender.buffer());
+        if !entry.peer.sender.enqueue(packet, now) {
+            self.count("inner packet malformed");
+        }
+    }
+
+    /// Takes datagrams that came in one read: each `stride` bytes long, the last perhaps shorter. They are opened in
+    /// place.
+    pub fn handle_datagrams(
+        &mut self,
+        path: Path,
+        ecn: u8,
+        data: &mut [u8],
+        stride: usize,
+        now: Time,
+        deliver: &mut dyn FnMut(PeerId, &[u8]),
+    ) {
+        for datagram in data.chunks_mut(stride.max(MIN_STRIDE)) {
+            match DatagramType::of(datagram) {
+                Some(DatagramType::Sealed | DatagramType::Clear) => {
+                    self.transport(path, ecn, datagram, now, deliver);
+                }
+                Some(DatagramType::Initiation) => self.initiation(path, datagram, now),
+                Some(DatagramType::Response) => self.response(path, datagram, now),
+                Some(DatagramType::CookieReply) => self.cookie_reply(datagram, now),
+                None => self.count("unknown type"),
+            }
+        }
+    }
+
+    /// The next datagrams to send; `out` is cleared and filled. Call until it gives `None`.
+    pub fn poll_transmit(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some(transmit) = self.handshakes.poll_transmit(out) {
+            return Some(transmit);
+        }
+        let turn = self.turn;
+        let after = self.entries.range_mut(turn..).map(|(id, entry)| (*id, entry));
+        for (id, entry) in after {
+            entry.peer.send_reports(now);
+            if let Some(transmit) = entry.peer.sender.poll_transmit(now, out) {
+                self.turn = id;
+                return Some(transmit);
+            }
+        }
+        for (id, entry) in self.entries.range_mut(..turn) {
+            entry.peer.send_reports(now);
+            if let Some(transmit) = entry.peer.sender.poll_transmit(now, out) {
+                self.turn = *id;
+                return Some(transmit);
+            }
+        }
+        self.turn = PeerId(turn.0.wrapping_add(1));
+        None
+    }
+
+    /// When [`Endpoint::handle_timeout`] and [`Endpoint::poll_transmit`] are to be called at the latest.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let peers = self.entries.values().flat_map(|e| [e.peer.poll_timeout(), e.sessions.poll_timeout()]);
+        peers.flatten().chain(self.handshakes.poll_timeout()).min()
+    }
+
+    /// Does what time asks for.
+    pub fn handle_timeout(&mut self, now: Time, deliver: &mut dyn FnMut(PeerId, &[u8])) {
+        let mut events = Vec::new();
+        for entry in self.entries.values_mut() {
+            entry.peer.tick(now, deliver, &mut events);
+        }
+        self.expire_sessions(now);
+        self.events.extend(events);
+        self.bound_events();
+        self.call_peers(now);
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// What is known of everything.
+    pub fn status(&self, now: Time) -> EndpointStatus {
+        let mut drops = self.drops.clone();
+        let spoofed: u64 = self.entries.values().map(|e| e.peer.spoofed).sum();
+        let malformed: u64 = self.entries.values().map(|e| e.peer.receiver.malformed).sum();
+        for (reason, count) in [("inner source not allowed", spoofed), ("inside malformed", malformed)] {
+            if count > 0 {
+                drops.insert(reason, count);
+            }
+        }
+        EndpointStatus {
+            public_key: self.handshakes.public_key().to_string(),
+            drops,
+            peers: self.entries.values().map(|entry| entry.peer.status(now)).collect(),
+        }
+    }
+
+    /// Whether more packets should be read from TUN now.
+    pub fn wants_tun(&self) -> bool {
+        true
+    }
+
+    fn transport(
+        &mut self,
+        path: Path,
+        ecn: u8,
+        datagram: &mut [u8],
+        now: Time,
+        deliver: &mut dyn FnMut(PeerId, &[u8]),
+    ) {
+        let line_bytes = datagram.len() + path.header_bytes();
+        let peer = sessions::index_of(datagram).and_then(|index| self.indices.get(&index)).copied();
+        let Some((id, entry)) = peer.and_then(|id| self.entries.get_mut(&id).map(|entry| (id, entry))) else {
+            self.count("unknown session");
+            return;
+        };
+        let opened = match entry.sessions.open(datagram, now) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                self.count(reason);
+                return;
+            }
+        };
+        let (link, number, plain) = (opened.link, opened.number, opened.plain);
+        let confirmed = opened.confirmed;
+        if let Some(established) = confirmed {
+            // The other end has the new keys: from here on we send under them.
+            entry.peer.adopt(established, now);
+        }
+        let mut token = [0; 8];
+        (self.random)(&mut token);
+        let opened = Opened { link, number, line_bytes, marked: ecn == CE, plain };
+        let closed = entry.peer.receive(&opened, path, token, now, deliver);
+        let mut events = Vec::new();
+        if closed {
+            self.close_session(id, "the other end has ended the session", now);
+        } else {
+            entry.peer.watch(now, &mut events);
+        }
+        self.events.extend(events);
+        self.bound_events();
+    }
+
+    fn count(&mut self, reason: &'static str) {
+        *self.drops.entry(reason).or_insert(0) += 1;
+    }
+
+    fn bound_events(&mut self) {
+        while self.events.len() > 1_024 {
+            self.events.pop_front();
+        }
+    }
+
+    fn token(&mut self) -> [u8; 8] {
+        let mut token = [0; 8];
+        (self.random)(&mut token);
+        token
+    }
+}

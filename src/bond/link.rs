@@ -1,0 +1,557 @@
+//! One link as its sender sees it: is it up, how far away, and what is there to tell the other end.
+//!
+//! A link joins a session by an authenticated path challenge, and a new address of the other end is followed only
+//! after one. It is *suspect* as soon as something that was sent should have been reported and was not, and *down*
+//! when it stays silent.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::capacity::{Capacity, Context};
+use super::flight::{Flight, Outgoing};
+use super::meter::Meter;
+use super::mtu::MtuSearch;
+use super::pacer::Pacer;
+use super::wire::{Frame, Hello, Report};
+use super::window::Windowed;
+use super::{LinkId, Path, Time};
+
+/// What a link is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// The user took it out.
+    Disabled,
+    /// Nothing comes through.
+    Down,
+    /// The other end has not answered yet.
+    Joining,
+    /// It carries traffic.
+    Up,
+    /// Something that was sent is overdue.
+    Suspect,
+}
+
+/// The longest time the other end takes to report (see [`super::reception`]) and some more for its machine.
+const REPORT_MARGIN: Duration = Duration::from_millis(40);
+/// A suspect link is down after this, or after four round trips.
+const SUSPECT_LIMIT: Duration = Duration::from_millis(1_000);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_millis(1_000);
+/// Packets and size of the train that shows a link's rate when it joins.
+const TRAIN_LENGTH: u8 = 10;
+const TRAIN_PACKET: usize = 1_200;
+/// A second address of the other end is challenged no more often than this.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
+/// Frames waiting to be sent take at most so many bytes.
+const MAX_FRAMES: usize = 1_024;
+
+/// Settings of a link at the sending end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Name for people.
+    pub name: String,
+    /// The user has it in use.
+    pub enabled: bool,
+    /// Upper limit of the rate, in bytes a second on the line.
+    pub limit: Option<u64>,
+    /// Links with the lowest number are used first.
+    pub priority: u8,
+    /// Share under the policy `weighted`.
+    pub weight: u32,
+    /// Bound on the outer IP packet.
+    pub mtu: Option<u16>,
+}
+
+/// Round-trip time of a link (RFC 6298).
+#[derive(Clone, Debug)]
+pub struct RoundTrip {
+    smoothed: Option<Duration>,
+    variation: Duration,
+    smallest: Windowed<Duration>,
+}
+
+impl RoundTrip {
+    fn new() -> Self {
+        RoundTrip {
+            smoothed: None,
+            variation: Duration::ZERO,
+            smallest: Windowed::smallest(Duration::from_secs(30)),
+        }
+    }
+
+    fn sample(&mut self, rtt: Duration, now: Time) {
+        self.smallest.push(rtt, now);
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(rtt);
+                self.variation = rtt / 2;
+            }
+            Some(smoothed) => {
+                self.variation = (self.variation * 3 + smoothed.abs_diff(rtt)) / 4;
+                self.smoothed = Some((smoothed * 7 + rtt) / 8);
+            }
+        }
+    }
+
+    /// The smoothed value, or `unknown`.
+    pub fn smoothed_or(&self, unknown: Duration) -> Duration {
+        self.smoothed.unwrap_or(unknown)
+    }
+
+    /// The smoothed value.
+    pub fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// The smallest of the last half minute.
+    pub fn smallest(&self) -> Option<Duration> {
+        self.smallest.get()
+    }
+
+    /// When an answer is overdue.
+    fn overdue(&self) -> Duration {
+        let rtt = self.smoothed_or(Duration::from_millis(500));
+        rtt + rtt / 5 + self.variation * 4 + REPORT_MARGIN
+    }
+}
+
+struct Validation {
+    path: Path,
+    token: [u8; 8],
+    sent: Time,
+}
+
+/// One link in the sending direction.
+pub struct Link {
+    /// Its number.
+    pub id: LinkId,
+    /// Its settings.
+    pub settings: Settings,
+    /// What the other end is to know of it (client), `None` at the server.
+    pub hello: Option<Hello>,
+    /// Where to send to, once challenged with success.
+    pub path: Option<Path>,
+    /// Packets on their way.
+    pub flight: Flight,
+    /// What it can carry.
+    pub capacity: Capacity,
+    /// When it may send.
+    pub pacer: Pacer,
+    /// How far away the other end is.
+    pub rtt: RoundTrip,
+    /// What size of packet it carries.
+    pub mtu: MtuSearch,
+    /// Counters since the link exists.
+    pub sent: Counters,
+    /// Rate of what was sent.
+    pub meter: Meter,
+    /// Share of the recent packets that were lost.
+    pub loss: f64,
+    state: LinkState,
+    reason: &'static str,
+    since: Time,
+    validation: Option<Validation>,
+    frames: Vec<u8>,
+    direct: Vec<(Path, Vec<u8>)>,
+    next_probe: Option<Time>,
+    retry: Duration,
+    keepalive: Duration,
+    heard: Time,
+    trains: u8,
+    train_left: u8,
+    changes: Vec<(LinkState, &'static str)>,
+}
+
+/// What went over a link, with IP and UDP headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes on the line.
+    pub bytes: u64,
+    /// Packets found lost.
+    pub lost: u64,
+}
+
+impl Link {
+    /// A link that has not joined yet.
+    pub fn new(id: LinkId, settings: Settings, hello: Option<Hello>, keepalive: Duration, now: Time) -> Self {
+        let capacity = Capacity::new(settings.limit, now);
+        Link {
+            id,
+            pacer: Pacer::new(capacity.rate(), now),
+            mtu: MtuSearch::new(settings.mtu, now),
+            settings,
+            hello,
+            path: None,
+            flight: Flight::new(),
+            capacity,
+            rtt: RoundTrip::new(),
+            sent: Counters::default(),
+            meter: Meter::default(),
+            loss: 0.0,
+            state: LinkState::Down,
+            reason: "no session yet",
+            since: now,
+            validation: None,
+            frames: Vec::new(),
+            direct: Vec::new(),
+            next_probe: None,
+            retry: FIRST_RETRY,
+            keepalive,
+            heard: now,
+            trains: 0,
+            train_left: 0,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Its state.
+    pub fn state(&self) -> LinkState {
+        self.state
+    }
+
+    /// Why it is in that state; empty when it is up.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// Since when.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Data may be sent on it.
+    pub fn is_usable(&self) -> bool {
+        self.state == LinkState::Up
+    }
+
+    /// The state changes since the last call.
+    pub fn take_changes(&mut self) -> impl Iterator<Item = (LinkState, &'static str)> + '_ {
+        self.changes.drain(..)
+    }
+
+    /// Changes what changed in the settings.
+    pub fn configure(&mut self, settings: Settings, hello: Option<Hello>, now: Time) {
+        if settings.limit != self.settings.limit {
+            self.capacity.set_limit(settings.limit);
+            self.pacer.set_rate(self.capacity.rate());
+        }
+        if settings.mtu != self.settings.mtu {
+            self.mtu = MtuSearch::new(settings.mtu, now);
+        }
+        if hello != self.hello && hello.is_some() {
+            self.hello = hello;
+            self.say_hello();
+            self.next_probe = Some(now);
+        }
+        let was_enabled = self.settings.enabled;
+        self.settings = settings;
+        if !self.settings.enabled && was_enabled {
+            self.enter(LinkState::Disabled, "taken out by the user", now);
+            self.next_probe = None;
+        }
+    }
+
+    /// Client: begins to join the session over `path`, or leaves it when there is none.
+    pub fn join(&mut self, path: Option<Path>, token: [u8; 8], now: Time) {
+        self.path = path;
+        self.validation = None;
+        if !self.settings.enabled {
+            self.enter(LinkState::Disabled, "taken out by the user", now);
+            return;
+        }
+        let Some(path) = path else {
+            self.enter(LinkState::Down, "no address or route", now);
+            self.next_probe = None;
+            return;
+        };
+        self.validation = Some(Validation { path, token, sent: now });
+        self.retry = FIRST_RETRY;
+        self.next_probe = Some(now);
+        self.capacity.path_changed(now);
+        self.mtu.restart(now);
+        self.enter(LinkState::Joining, "waiting for the server", now);
+    }
+
+    /// A new session lineage: packet numbers start again.
+    pub fn restart(&mut self, now: Time) -> Vec<Outgoing> {
+        let lost: Vec<_> = std::mem::take(&mut self.flight).take_all().collect();
+        self.frames.clear();
+        self.direct.clear();
+        self.pacer = Pacer::new(self.capacity.rate(), now);
+        lost
+    }
+
+    /// An authenticated packet came over this link from `path`. `token` is fresh randomness for a challenge.
+    pub fn heard_from(&mut self, path: Path, token: [u8; 8], now: Time) {
+        self.heard = now;
+        if self.hello.is_some() || self.path == Some(path) {
+            return;
+        }
+        // Server: an address is believed when it has answered a challenge.
+        let fresh = match &self.validation {
+            Some(v) if v.path == path => now.since(v.sent) >= CHALLENGE_INTERVAL,
+            Some(v) => now.since(v.sent) >= CHALLENGE_INTERVAL / 2,
+            None => true,
+        };
+        if !fresh {
+            return;
+        }
+        let token = match &self.validation {
+            Some(v) if v.path == path => v.token,
+            _ => token,
+        };
+        self.validation = Some(Validation { path, token, sent: now });
+        let mut frames = Vec::new();
+        Frame::Challenge(token).write(&mut frames);
+        self.send_direct(path, frames);
+        if self.path.is_none() && self.state != LinkState::Joining {
+            self.enter(LinkState::Joining, "checking the client's address", now);
+        }
+    }
+
+    /// The other end challenged us from `path`.
+    pub fn challenged(&mut self, path: Path, token: [u8; 8]) {
+        let mut frames = Vec::new();
+        Frame::Response(token).write(&mut frames);
+        self.send_direct(path, frames);
+    }
+
+    /// The echo of a challenge came from `path`.
+    pub fn response(&mut self, path: Path, token: [u8; 8], now: Time) {
+        let Some(validation) = &self.validation else { return };
+        if validation.token != token || (self.hello.is_none() && validation.path != path) {
+            return;
+        }
+        let validated = validation.path;
+        let moved = self.path.is_some_and(|old| old != validated);
+        self.validation = None;
+        self.path = Some(validated);
+        if !self.settings.enabled {
+            return;
+        }
+        if moved {
+            self.capacity.path_changed(now);
+            self.mtu.restart(now);
+        }
+        if self.state != LinkState::Up {
+            self.come_up(now);
+        }
+    }
+
+    /// Learns from a report of the other end; what was lost goes to `lost`.
+    pub fn report(
+        &mut self,
+        report: &Report<'_>,
+        done: impl FnMut(Outgoing),
+        lost: &mut Vec<Outgoing>,
+        now: Time,
+    ) {
+        let Some(settled) = self.flight.report(report, done, lost) else { return };
+        if let Some(sent) = settled.newest_sent {
+            let hold = Duration::from_nanos(u64::from(report.hold) * super::wire::TICK_NANOS);
+            self.rtt.sample(now.since(sent).saturating_sub(hold), now);
+        }
+        self.sent.lost += settled.lost;
+        let judged = settled.packets + settled.lost;
+        if judged > 0 {
+            let weight = (judged as f64 / 100.0).min(1.0);
+            self.loss += (settled.lost as f64 / judged as f64 - self.loss) * weight;
+        }
+        let context = Context {
+            rtt: self.rtt.smoothed_or(Duration::from_millis(100)).as_secs_f64(),
+            idle: self.pacer.idle(now).as_secs_f64(),
+            loss: self.loss,
+        };
+        self.capacity.report(report, context, now);
+        self.pacer.set_rate(self.capacity.rate());
+        if settled.packets > 0 && matches!(self.state, LinkState::Suspect | LinkState::Down) && self.path.is_some() {
+            self.come_up(now);
+        }
+    }
+
+    /// A train arrived: `bytes` in `ticks` after its first packet.
+    pub fn train_reply(&mut self, bytes: u32, ticks: u32) {
+        let seconds = f64::from(ticks.max(1)) * super::wire::TICK_NANOS as f64 / 1e9;
+        self.capacity.seed(f64::from(bytes) / seconds);
+        self.pacer.set_rate(self.capacity.rate());
+    }
+
+    /// When [`Link::tick`] wants to be called.
+    pub fn next_tick(&self) -> Option<Time> {
+        let overdue = match self.state {
+            LinkState::Up => self.flight.oldest_unanswered().map(|sent| sent + self.rtt.overdue()),
+            LinkState::Suspect => Some(self.since + self.suspect_limit()),
+            _ => None,
+        };
+        [overdue, self.next_probe].into_iter().flatten().min()
+    }
+
+    /// Does what time asks for. The payloads that a link which has become suspect carried go to `lost`.
+    pub fn tick(&mut self, lost: &mut Vec<Outgoing>, now: Time) {
+        match self.state {
+            LinkState::Disabled => return,
+            LinkState::Up => {
+                let overdue = self.rtt.overdue();
+                if self.flight.oldest_unanswered().is_some_and(|sent| now.since(sent) >= overdue) {
+                    self.enter(LinkState::Suspect, "no answer within the expected time", now);
+                    lost.extend(self.flight.take_all());
+                    self.retry = FIRST_RETRY;
+                    self.next_probe = Some(now);
+                }
+            }
+            LinkState::Suspect if now.since(self.since) >= self.suspect_limit() => {
+                lost.extend(self.flight.take_all());
+                self.enter(LinkState::Down, "the other end does not answer", now);
+            }
+            _ => {}
+        }
+        if self.next_probe.is_some_and(|due| due <= now) && self.path.is_some() {
+            self.probe(now);
+        }
+    }
+
+    /// Puts a frame into the next packet of this link.
+    pub fn push_frame(&mut self, frame: &Frame<'_>) {
+        if self.frames.len() < MAX_FRAMES {
+            frame.write(&mut self.frames);
+        }
+    }
+
+    /// Frames that wait.
+    pub fn frames(&self) -> &[u8] {
+        &self.frames
+    }
+
+    /// Takes the frames that wait.
+    pub fn take_frames(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.frames)
+    }
+
+    /// The frames have been sent; keeps their memory.
+    pub fn clear_frames(&mut self) {
+        self.frames.clear();
+    }
+
+    /// Takes a packet of frames that must go to a certain address.
+    pub fn take_direct(&mut self) -> Option<(Path, Vec<u8>)> {
+        (!self.direct.is_empty()).then(|| self.direct.remove(0))
+    }
+
+    /// The frame and the size on the line of a padded probe that is due: path MTU first, then the train.
+    pub fn poll_padded(&mut self, now: Time) -> Option<(Frame<'static>, usize)> {
+        if !matches!(self.state, LinkState::Up | LinkState::Joining) || self.path.is_none() {
+            return None;
+        }
+        let timeout = (self.rtt.smoothed_or(Duration::from_millis(200)) * 3).max(Duration::from_millis(300));
+        if let Some(size) = self.mtu.poll(timeout, now) {
+            return Some((Frame::MtuProbe { size }, usize::from(size)));
+        }
+        if self.state == LinkState::Up && self.train_left > 0 {
+            let index = TRAIN_LENGTH - self.train_left;
+            self.train_left -= 1;
+            return Some((Frame::Train { id: self.trains, index, count: TRAIN_LENGTH }, TRAIN_PACKET));
+        }
+        None
+    }
+
+    /// When [`Link::poll_padded`] has something.
+    pub fn next_padded(&self) -> Option<Time> {
+        match self.state {
+            LinkState::Up | LinkState::Joining if self.path.is_some() => Some(self.mtu.due()),
+            _ => None,
+        }
+    }
+
+    /// A packet that asks for a report was sent.
+    pub fn asked(&mut self, now: Time) {
+        if matches!(self.state, LinkState::Up) {
+            self.next_probe = Some(now + self.keepalive);
+        }
+    }
+
+    /// The other end takes the link out of the session.
+    pub fn goodbye(&mut self, now: Time) -> Vec<Outgoing> {
+        self.path = None;
+        self.validation = None;
+        self.next_probe = None;
+        self.enter(LinkState::Down, "the other end uses it no more", now);
+        self.flight.take_all().collect()
+    }
+
+    /// The session is gone; the link waits for the next.
+    pub fn session_lost(&mut self, now: Time) {
+        if self.state != LinkState::Disabled {
+            self.enter(LinkState::Down, "no session with the other end", now);
+            self.next_probe = None;
+        }
+    }
+
+    /// Largest inner packet that fits into one datagram.
+    pub fn room(&self) -> usize {
+        let headers = self.path.map_or(48, |p| p.header_bytes());
+        usize::from(self.mtu.mtu()).saturating_sub(headers + super::wire::OVERHEAD)
+    }
+
+    fn probe(&mut self, now: Time) {
+        self.push_frame(&Frame::Ping);
+        match self.state {
+            LinkState::Up => self.next_probe = Some(now + self.keepalive),
+            _ => {
+                if self.hello.is_some() {
+                    self.say_hello();
+                    if let Some(validation) = &self.validation {
+                        let token = validation.token;
+                        self.push_frame(&Frame::Challenge(token));
+                    }
+                }
+                self.next_probe = Some(now + self.retry);
+                self.retry = (self.retry * 3 / 2).min(LAST_RETRY);
+            }
+        }
+        if self.state == LinkState::Joining && now.since(self.since) > Duration::from_secs(3) {
+            self.enter(LinkState::Down, "the server does not answer on this link", now);
+        }
+    }
+
+    fn say_hello(&mut self) {
+        if let Some(hello) = self.hello.clone() {
+            self.push_frame(&Frame::Hello(hello));
+        }
+    }
+
+    fn come_up(&mut self, now: Time) {
+        self.enter(LinkState::Up, "", now);
+        self.next_probe = Some(now);
+        self.retry = FIRST_RETRY;
+        if !self.capacity.is_known() {
+            self.trains = self.trains.wrapping_add(1);
+            self.train_left = TRAIN_LENGTH;
+        }
+    }
+
+    fn suspect_limit(&self) -> Duration {
+        (self.rtt.smoothed_or(SUSPECT_LIMIT) * 4).max(SUSPECT_LIMIT)
+    }
+
+    fn send_direct(&mut self, path: Path, frames: Vec<u8>) {
+        if self.direct.len() < 4 {
+            self.direct.push((path, frames));
+        }
+    }
+
+    fn enter(&mut self, state: LinkState, reason: &'static str, now: Time) {
+        if self.state == state && self.reason == reason {
+            return;
+        }
+        self.state = state;
+        self.reason = reason;
+        self.since = now;
+        if self.changes.len() < 16 {
+            self.changes.push((state, reason));
+        }
+    }
+}

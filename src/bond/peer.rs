@@ -1,0 +1,447 @@
+//! One peer: its two halves, its links and what is known of it.
+
+use std::time::Duration;
+
+use super::keys::{PresharedKey, PublicKey};
+use super::link::{Link, LinkState, Settings};
+use super::receiver::{Opened, Receiver};
+use super::routing::IpPrefix;
+use super::sender::Sender;
+use super::session::{Lifetimes, Lineage};
+use super::status::{LinkStatus, PeerStatus};
+use super::wire::{Frame, Hello};
+use super::{LinkId, Path, PeerId, Policy, Time, ip};
+
+/// The tunnel's MTU is never less: IPv6 needs it (RFC 8200). Longer packets than a link carries are split.
+const MIN_TUNNEL_MTU: usize = 1280;
+/// How long a gap is waited for, at least and at most.
+const MIN_PATIENCE: Duration = Duration::from_millis(60);
+const MAX_PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE_MARGIN: Duration = Duration::from_millis(80);
+
+/// Times that all peers of an endpoint share.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Idle links are probed this often.
+    pub keepalive: Duration,
+    /// How long keys live.
+    pub lifetimes: Lifetimes,
+}
+
+/// Settings of a peer.
+#[derive(Clone)]
+pub struct PeerConfig {
+    /// Its identity.
+    pub public_key: PublicKey,
+    /// A secret that both ends hold besides their keys.
+    pub preshared_key: Option<PresharedKey>,
+    /// We call it (the client's view of the server).
+    pub initiator: bool,
+    /// Inner addresses that it may send from, and that are sent to it.
+    pub allowed: Vec<IpPrefix>,
+    /// How packets to it are spread; `None`: as the peer asks.
+    pub policy: Option<Policy>,
+    /// Upper limit of what is sent to it over each link, in bits a second.
+    pub upload: Option<u64>,
+}
+
+/// Settings of a link, at the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// Its number, the same at both ends.
+    pub id: LinkId,
+    /// Its name; at most 15 bytes are told to the server.
+    pub name: String,
+    /// Where it starts and ends; `None` while it has no address or route.
+    pub path: Option<Path>,
+    /// In use.
+    pub enabled: bool,
+    /// Upper limit in bits a second on the line, out.
+    pub upload: Option<u64>,
+    /// And in.
+    pub download: Option<u64>,
+    /// Links with the lowest number are used first.
+    pub priority: u8,
+    /// Share under the policy `weighted`.
+    pub weight: u32,
+    /// Bound on the outer IP packet; `None`: found out, at most 1500.
+    pub mtu: Option<u16>,
+}
+
+/// Something that the driver is to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The first link of a peer carries traffic.
+    PeerUp {
+        /// Who.
+        peer: PeerId,
+    },
+    /// No link of a peer carries traffic any more.
+    PeerDown {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: String,
+    },
+    /// A link changed.
+    LinkState {
+        /// Whose.
+        peer: PeerId,
+        /// Which.
+        link: LinkId,
+        /// Its name.
+        name: String,
+        /// Its state now.
+        state: LinkState,
+        /// Why; empty when it is up.
+        reason: String,
+    },
+    /// The largest inner packet has another size now.
+    TunnelMtu {
+        /// For whom.
+        peer: PeerId,
+        /// Bytes.
+        mtu: u16,
+    },
+    /// A handshake that was authentic so far came to nothing.
+    HandshakeFailed {
+        /// With whom, where it is known.
+        peer: Option<PeerId>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The session-independent part of a peer.
+pub struct Peer {
+    /// Its name in the endpoint.
+    pub id: PeerId,
+    /// Its settings.
+    pub config: PeerConfig,
+    /// The sending half.
+    pub sender: Sender,
+    /// The receiving half.
+    pub receiver: Receiver,
+    /// Handshakes that renewed keys.
+    pub rekeys: u64,
+    /// Inner packets from addresses that are not the peer's.
+    pub spoofed: u64,
+    keepalive: Duration,
+    up: bool,
+    since: Time,
+    tunnel_mtu: u16,
+    /// Policy that the peer asked for.
+    asked: Policy,
+}
+
+impl Peer {
+    /// A peer without session. `seed` keys the hash of its flows.
+    pub fn new(id: PeerId, config: PeerConfig, timing: Timing, seed: u64, now: Time) -> Self {
+        Peer {
+            id,
+            sender: Sender::new(config.policy.unwrap_or_default(), timing.lifetimes, seed),
+            receiver: Receiver::new(timing.lifetimes),
+            config,
+            rekeys: 0,
+            spoofed: 0,
+            keepalive: timing.keepalive,
+            up: false,
+            since: now,
+            tunnel_mtu: 0,
+            asked: Policy::default(),
+        }
+    }
+
+    /// Takes new settings; the key stays.
+    pub fn configure(&mut self, config: PeerConfig) {
+        self.config = config;
+        self.sender.scheduler.set_policy(self.config.policy.unwrap_or(self.asked));
+    }
+
+    /// What the other end asks for in its handshake.
+    pub fn asked_for(&mut self, settings: &[u8]) {
+        if let Some(policy) = settings.first().and_then(|code| Policy::from_code(*code)) {
+            self.asked = policy;
+            self.sender.scheduler.set_policy(self.config.policy.unwrap_or(policy));
+        }
+    }
+
+    /// What we ask for.
+    pub fn settings(&self) -> Vec<u8> {
+        vec![self.sender.scheduler.policy().code()]
+    }
+
+    /// Client: adds a link or changes what changed in it. `token` is fresh randomness.
+    pub fn set_link(&mut self, config: LinkConfig, token: [u8; 8], now: Time) {
+        let settings = Settings {
+            name: config.name.clone(),
+            enabled: config.enabled,
+            limit: config.upload.map(|bits| bits / 8),
+            priority: config.priority,
+            weight: config.weight.max(1),
+            mtu: config.mtu,
+        };
+        let kbit = config.download.map_or(0, |bits| u32::try_from(bits / 1_000).unwrap_or(u32::MAX).max(1));
+        let mut name = config.name;
+        while name.len() > 15 {
+            name.pop();
+        }
+        let hello = Hello {
+            enabled: config.enabled,
+            priority: config.priority,
+            weight: u16::try_from(config.weight.max(1)).unwrap_or(u16::MAX),
+            download_kbit: kbit,
+            mtu: config.mtu.unwrap_or(0),
+            name,
+        };
+        let has_session = self.sender.has_session();
+        if self.sender.link(config.id).is_none() {
+            let link = Link::new(config.id, settings.clone(), Some(hello.clone()), self.keepalive, now);
+            self.sender.add_link(link);
+        }
+        let Some(link) = self.sender.link(config.id) else { return };
+        let was = (link.path, link.settings.enabled);
+        let left = was.1 && !config.enabled;
+        link.configure(settings, Some(hello), now);
+        if was != (config.path, config.enabled) || !has_session {
+            if has_session {
+                link.join(config.path, token, now);
+            } else {
+                link.path = config.path;
+            }
+        }
+        if left {
+            self.leave(config.id, now);
+        }
+    }
+
+    /// Client: takes a link out of the session.
+    pub fn remove_link(&mut self, id: LinkId, now: Time) {
+        self.sender.remove_link(id);
+        self.leave(id, now);
+    }
+
+    /// Client: every link joins the new session.
+    pub fn join_all(&mut self, mut token: impl FnMut() -> [u8; 8], now: Time) {
+        for link in &mut self.sender.links {
+            let path = link.path;
+            link.join(path, token(), now);
+        }
+    }
+
+    /// New keys are in use.
+    pub fn adopted(&mut self, lineage: Lineage, now: Time) {
+        if lineage.is_new() {
+            self.sender.restart(now);
+            self.receiver.restart();
+            if !self.config.initiator {
+                self.sender.links.clear();
+            }
+        } else {
+            self.rekeys += 1;
+        }
+    }
+
+    /// Takes a packet that was opened and is new.
+    pub fn receive(
+        &mut self,
+        opened: &Opened<'_>,
+        path: Path,
+        token: [u8; 8],
+        now: Time,
+        deliver: &mut dyn FnMut(PeerId, &[u8]),
+    ) -> bool {
+        let (id, allowed, spoofed) = (self.id, &self.config.allowed, &mut self.spoofed);
+        let (sender, keepalive, limit) = (&mut self.sender, self.keepalive, self.config.upload);
+        let mut closed = false;
+        let server = !self.config.initiator;
+        if let Some(link) = sender.link(opened.link) {
+            link.heard_from(path, token, now);
+        }
+        let mut deliver = |packet: &[u8]| match ip::source(packet) {
+            Some(source) if allowed.iter().any(|range| range.contains(source)) => deliver(id, packet),
+            _ => *spoofed += 1,
+        };
+        let mut on_frame = |frame: Frame<'_>| match &frame {
+            Frame::Close => closed = true,
+            Frame::Hello(hello) if server => {
+                let known = sender.link(opened.link).is_some();
+                hello_from_client(sender, opened.link, hello, limit, keepalive, now);
+                if let Some(link) = sender.link(opened.link).filter(|_| !known) {
+                    link.heard_from(path, token, now);
+                }
+            }
+            frame => sender.handle_frame(opened.link, path, frame, now),
+        };
+        self.receiver.receive(opened, now, &mut deliver, &mut on_frame);
+        for reply in self.receiver.take_replies() {
+            self.sender.push_frame(opened.link, &reply, now);
+        }
+        closed
+    }
+
+    /// Does what time asks for; tells what changed.
+    pub fn tick(&mut self, now: Time, deliver: &mut dyn FnMut(PeerId, &[u8]), events: &mut Vec<Event>) {
+        let (id, allowed, spoofed) = (self.id, &self.config.allowed, &mut self.spoofed);
+        self.receiver.handle_timeout(now, &mut |packet| match ip::source(packet) {
+            Some(source) if allowed.iter().any(|range| range.contains(source)) => deliver(id, packet),
+            _ => *spoofed += 1,
+        });
+        self.sender.handle_timeout(now);
+        self.send_reports(now);
+        self.watch(now, events);
+    }
+
+    /// Hands reports that are due to the sending half.
+    pub fn send_reports(&mut self, now: Time) {
+        let sender = &mut self.sender;
+        self.receiver.poll_reports(now, |report| sender.push_frame(report.link, &Frame::Report(report), now));
+    }
+
+    /// When [`Peer::tick`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.sender.poll_timeout().into_iter().chain(self.receiver.poll_timeout()).min()
+    }
+
+    /// At least one link carries traffic.
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Since when the peer is up or down.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Looks for changes that the driver is to know, and adapts what depends on all links.
+    pub fn watch(&mut self, now: Time, events: &mut Vec<Event>) {
+        let mut rtts: Option<(Duration, Duration)> = None;
+        for link in &mut self.sender.links {
+            let (id, name) = (link.id, link.settings.name.clone());
+            for (state, reason) in link.take_changes() {
+                let (peer, reason) = (self.id, reason.to_owned());
+                events.push(Event::LinkState { peer, link: id, name: name.clone(), state, reason });
+            }
+            if let Some(rtt) = link.rtt.smallest().filter(|_| link.is_usable()) {
+                self.receiver.set_round_trip(link.id, rtt);
+                rtts = Some(rtts.map_or((rtt, rtt), |(low, high)| (low.min(rtt), high.max(rtt))));
+            }
+        }
+        if let Some((low, high)) = rtts {
+            let patience = (high - low) + low * 3 + PATIENCE_MARGIN;
+            self.receiver.set_patience(patience.clamp(MIN_PATIENCE, MAX_PATIENCE));
+        }
+        let alive = |l: &Link| matches!(l.state(), LinkState::Up | LinkState::Suspect);
+        let up = self.sender.has_session() && self.sender.links.iter().any(alive);
+        if up != self.up {
+            self.up = up;
+            self.since = now;
+            events.push(if up {
+                Event::PeerUp { peer: self.id }
+            } else {
+                let down = self.sender.links.iter().find(|l| l.state() == LinkState::Down);
+                let reason = down.map_or("no link is in use", |l| l.reason()).to_owned();
+                Event::PeerDown { peer: self.id, reason }
+            });
+        }
+        let mtu = self.sender.room().clamp(MIN_TUNNEL_MTU, 1_500) as u16;
+        if up && mtu != self.tunnel_mtu {
+            self.tunnel_mtu = mtu;
+            events.push(Event::TunnelMtu { peer: self.id, mtu });
+        }
+    }
+
+    /// What is known of the peer.
+    pub fn status(&self, now: Time) -> PeerStatus {
+        let resequencer = self.receiver.resequencer();
+        PeerStatus {
+            peer: self.id.0,
+            public_key: self.config.public_key.to_string(),
+            up: self.up,
+            since_ms: millis(now.since(self.since)),
+            cipher: self.sender.sealer.cipher().map(|c| c.name().to_owned()).unwrap_or_default(),
+            policy: self.sender.scheduler.policy().name().to_owned(),
+            last_handshake_ms: self.sender.sealer.established().map(|at| millis(now.since(at))),
+            rekeys: self.rekeys,
+            tunnel_mtu: self.tunnel_mtu,
+            tx_packets: self.sender.packets,
+            tx_bytes: self.sender.bytes,
+            rx_packets: self.receiver.packets,
+            rx_bytes: self.receiver.bytes,
+            queue_packets: self.sender.waiting(),
+            queue_drops: self.sender.dropped(),
+            resent: self.sender.resent,
+            resequencer_held: resequencer.held(),
+            gaps_given_up: resequencer.gaps_given_up(),
+            duplicates: resequencer.duplicates(),
+            links: self.sender.links.iter().map(|link| self.link_status(link, now)).collect(),
+        }
+    }
+
+    fn link_status(&self, link: &Link, now: Time) -> LinkStatus {
+        let incoming = self.receiver.incoming(link.id);
+        let path = link.path;
+        LinkStatus {
+            id: link.id,
+            name: link.settings.name.clone(),
+            state: link.state(),
+            reason: link.reason().to_owned(),
+            since_ms: millis(now.since(link.since())),
+            local: path.and_then(|p| p.local).map(|ip| ip.to_string()),
+            remote: path.map(|p| p.remote.to_string()),
+            rtt_ms: link.rtt.smoothed().map(ms),
+            rtt_min_ms: link.rtt.smallest().map(ms),
+            jitter_ms: ms(link.capacity.jitter()),
+            queue_ms: ms(link.capacity.queue_delay()),
+            tx_rate: link.meter.rate(now),
+            rx_rate: incoming.map_or(0, |i| i.rate(now)),
+            tx_capacity: link.capacity.is_known().then(|| link.capacity.rate() * 8),
+            tx_bytes: link.sent.bytes,
+            rx_bytes: incoming.map_or(0, |i| i.bytes),
+            tx_packets: link.sent.packets,
+            rx_packets: incoming.map_or(0, |i| i.packets),
+            tx_loss: link.loss,
+            rx_loss: incoming.map_or(0.0, |i| i.loss()),
+            mtu: link.mtu.mtu(),
+            priority: link.settings.priority,
+            weight: link.settings.weight,
+        }
+    }
+
+    fn leave(&mut self, link: LinkId, now: Time) {
+        if self.sender.has_session() {
+            self.sender.push_frame(link, &Frame::Goodbye { link }, now);
+        }
+    }
+}
+
+fn hello_from_client(
+    sender: &mut Sender,
+    id: LinkId,
+    hello: &Hello,
+    limit: Option<u64>,
+    keepalive: Duration,
+    now: Time,
+) {
+    let asked = (hello.download_kbit > 0).then(|| u64::from(hello.download_kbit) * 125);
+    let settings = Settings {
+        name: hello.name.clone(),
+        enabled: hello.enabled,
+        limit: [asked, limit.map(|bits| bits / 8)].into_iter().flatten().min(),
+        priority: hello.priority,
+        weight: u32::from(hello.weight).max(1),
+        mtu: (hello.mtu > 0).then_some(hello.mtu),
+    };
+    match sender.link(id) {
+        Some(link) => link.configure(settings, None, now),
+        None => sender.add_link(Link::new(id, settings, None, keepalive, now)),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 100_000.0).round() / 100.0
+}

@@ -1,0 +1,335 @@
+//! The one queue of the bond: a queue for each flow, served in turn, each with CoDel (RFC 8290, RFC 8289).
+//!
+//! The queue stands in front of all links, so that the inner TCP sees one well-behaved bottleneck. CoDel is patient
+//! here: while a link's rate is still being found out, an early drop costs more than it mends.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::Time;
+use super::ip::{self, PacketInfo};
+use super::packet::{Packet, Pool};
+
+/// Limits and constants of a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueConfig {
+    /// CoDel's acceptable standing delay.
+    pub target: Duration,
+    /// CoDel's interval.
+    pub interval: Duration,
+    /// Packets in all flows.
+    pub max_packets: usize,
+    /// Bytes in all flows.
+    pub max_bytes: usize,
+    /// Bytes that a flow may send in its turn.
+    pub quantum: i32,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        QueueConfig {
+            target: Duration::from_millis(40),
+            interval: Duration::from_millis(160),
+            max_packets: 4_096,
+            max_bytes: 4 << 20,
+            quantum: 1_514,
+        }
+    }
+}
+
+/// The packet that is next.
+pub struct Head<'a> {
+    /// The packet.
+    pub packet: &'a Packet,
+    /// What it is.
+    pub info: &'a PacketInfo,
+    /// Packets of its flow that wait, with this one.
+    pub queued: usize,
+    /// How long it has waited.
+    pub waited: Duration,
+    /// Its flow sends less than its share.
+    pub sparse: bool,
+}
+
+struct Waiting {
+    packet: Packet,
+    info: PacketInfo,
+    since: Time,
+}
+
+#[derive(Default)]
+struct Flow {
+    packets: VecDeque<Waiting>,
+    bytes: usize,
+    credit: i32,
+    fresh: bool,
+    codel: Codel,
+}
+
+/// CoDel's memory of one flow.
+#[derive(Default)]
+struct Codel {
+    first_above: Option<Time>,
+    dropping: bool,
+    next_drop: Time,
+    count: u32,
+    last_count: u32,
+}
+
+/// The queue.
+pub struct Queue {
+    config: QueueConfig,
+    flows: HashMap<u16, Flow>,
+    /// Flows that have just begun to send; they go first.
+    fresh: VecDeque<u16>,
+    old: VecDeque<u16>,
+    /// Flows that wait for their link, in this round.
+    skipped: Vec<(u16, bool)>,
+    packets: usize,
+    bytes: usize,
+    drops: u64,
+    marks: u64,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(config: QueueConfig) -> Self {
+        Queue {
+            config,
+            flows: HashMap::new(),
+            fresh: VecDeque::new(),
+            old: VecDeque::new(),
+            skipped: Vec::new(),
+            packets: 0,
+            bytes: 0,
+            drops: 0,
+            marks: 0,
+        }
+    }
+
+    /// Packets that wait.
+    pub fn len(&self) -> usize {
+        self.packets
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.packets == 0
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Packets dropped so far.
+    pub fn drops(&self) -> u64 {
+        self.drops
+    }
+
+    /// Packets marked instead of dropped so far.
+    pub fn marks(&self) -> u64 {
+        self.marks
+    }
+
+    /// Enters a packet. When the queue is full the fattest flow loses its oldest packet.
+    pub fn push(&mut self, packet: Packet, info: PacketInfo, now: Time, pool: &mut Pool) {
+        let flow = self.flows.entry(info.bucket).or_default();
+        if flow.packets.is_empty() && !flow.fresh && !self.old.contains(&info.bucket) {
+            flow.fresh = true;
+            flow.credit = self.config.quantum;
+            self.fresh.push_back(info.bucket);
+        }
+        self.packets += 1;
+        self.bytes += packet.len();
+        flow.bytes += packet.len();
+        flow.packets.push_back(Waiting { packet, info, since: now });
+        while self.packets > self.config.max_packets || self.bytes > self.config.max_bytes {
+            if !self.drop_from_fattest(pool) {
+                break;
+            }
+        }
+    }
+
+    /// Ends the round in which flows were skipped.
+    pub fn reset_skips(&mut self) {
+        while let Some((bucket, fresh)) = self.skipped.pop() {
+            if fresh { self.fresh.push_front(bucket) } else { self.old.push_front(bucket) }
+        }
+    }
+
+    /// Lets the present head's flow wait until the next round.
+    pub fn skip_flow(&mut self) {
+        let (list, fresh) =
+            if self.fresh.is_empty() { (&mut self.old, false) } else { (&mut self.fresh, true) };
+        if let Some(bucket) = list.pop_front() {
+            self.skipped.push((bucket, fresh));
+        }
+    }
+
+    /// The packet that is next, after CoDel has had its say.
+    pub fn head(&mut self, now: Time, pool: &mut Pool) -> Option<Head<'_>> {
+        let bucket = self.next_flow(now, pool)?;
+        let sparse = !self.fresh.is_empty();
+        let flow = self.flows.get(&bucket)?;
+        let waiting = flow.packets.front()?;
+        Some(Head {
+            packet: &waiting.packet,
+            info: &waiting.info,
+            queued: flow.packets.len(),
+            waited: now.since(waiting.since),
+            sparse,
+        })
+    }
+
+    /// Takes the packet that [`Queue::head`] showed.
+    pub fn pop(&mut self) -> Option<(Packet, PacketInfo)> {
+        let bucket = *self.fresh.front().or_else(|| self.old.front())?;
+        let flow = self.flows.get_mut(&bucket)?;
+        let waiting = flow.packets.pop_front()?;
+        let length = waiting.packet.len();
+        flow.bytes -= length;
+        flow.credit -= length as i32;
+        self.packets -= 1;
+        self.bytes -= length;
+        Some((waiting.packet, waiting.info))
+    }
+
+    /// Brings the flow whose turn it is to the front of its list.
+    fn next_flow(&mut self, now: Time, pool: &mut Pool) -> Option<u16> {
+        loop {
+            let fresh = !self.fresh.is_empty();
+            let list = if fresh { &mut self.fresh } else { &mut self.old };
+            let bucket = *list.front()?;
+            let Some(flow) = self.flows.get_mut(&bucket) else {
+                list.pop_front();
+                continue;
+            };
+            if flow.credit <= 0 {
+                flow.credit += self.config.quantum;
+                flow.fresh = false;
+                list.pop_front();
+                self.old.push_back(bucket);
+                continue;
+            }
+            self.control_delay(bucket, now, pool);
+            let Some(flow) = self.flows.get_mut(&bucket) else { continue };
+            if !flow.packets.is_empty() {
+                return Some(bucket);
+            }
+            // An empty new flow goes through the old list once, so that it cannot always be new (RFC 8290, 4.2).
+            let list = if fresh { &mut self.fresh } else { &mut self.old };
+            list.pop_front();
+            if fresh && !self.old.is_empty() {
+                flow.fresh = false;
+                self.old.push_back(bucket);
+            } else {
+                self.flows.remove(&bucket);
+            }
+        }
+    }
+
+    /// CoDel's dequeue (RFC 8289, 5.5): drops from the front of a flow what must go.
+    fn control_delay(&mut self, bucket: u16, now: Time, pool: &mut Pool) {
+        let (target, interval) = (self.config.target, self.config.interval);
+        let Some(flow) = self.flows.get_mut(&bucket) else { return };
+        let mut may_drop = flow.codel.should_drop(flow.packets.front(), flow.bytes, target, interval, now);
+        if flow.codel.dropping {
+            if !may_drop {
+                flow.codel.dropping = false;
+                return;
+            }
+            while flow.codel.dropping && now >= flow.codel.next_drop && may_drop {
+                flow.codel.count += 1;
+                let dropped = drop_or_mark(flow, pool);
+                self.marks += u64::from(!dropped.0);
+                self.drops += u64::from(dropped.0);
+                self.packets -= usize::from(dropped.0);
+                self.bytes -= dropped.1;
+                may_drop = flow.codel.should_drop(flow.packets.front(), flow.bytes, target, interval, now);
+                flow.codel.next_drop += control_law(interval, flow.codel.count);
+                if !dropped.0 {
+                    return;
+                }
+                flow.codel.dropping = may_drop;
+            }
+        } else if may_drop {
+            let dropped = drop_or_mark(flow, pool);
+            self.marks += u64::from(!dropped.0);
+            self.drops += u64::from(dropped.0);
+            self.packets -= usize::from(dropped.0);
+            self.bytes -= dropped.1;
+            let codel = &mut flow.codel;
+            codel.dropping = true;
+            let recent = now.since(codel.next_drop) < interval * 16;
+            let delta = codel.count.saturating_sub(codel.last_count);
+            codel.count = if recent && delta > 1 { delta } else { 1 };
+            codel.last_count = codel.count;
+            codel.next_drop = now + control_law(interval, codel.count);
+        }
+    }
+
+    fn drop_from_fattest(&mut self, pool: &mut Pool) -> bool {
+        let Some(flow) = self.flows.values_mut().max_by_key(|flow| flow.bytes) else { return false };
+        // Several at once, as finding the fattest takes a look at all (RFC 8290, 4.1.3).
+        let batch = (flow.packets.len() / 2).clamp(1, 64);
+        for _ in 0..batch {
+            let Some(waiting) = flow.packets.pop_front() else { return false };
+            flow.bytes -= waiting.packet.len();
+            self.bytes -= waiting.packet.len();
+            self.packets -= 1;
+            self.drops += 1;
+            pool.put(waiting.packet);
+        }
+        true
+    }
+}
+
+impl Codel {
+    fn should_drop(
+        &mut self,
+        front: Option<&Waiting>,
+        bytes: usize,
+        target: Duration,
+        interval: Duration,
+        now: Time,
+    ) -> bool {
+        let Some(front) = front else {
+            self.first_above = None;
+            return false;
+        };
+        if now.since(front.since) < target || bytes <= 1_514 {
+            self.first_above = None;
+            return false;
+        }
+        match self.first_above {
+            None => {
+                self.first_above = Some(now + interval);
+                false
+            }
+            Some(at) => now >= at,
+        }
+    }
+}
+
+/// Drops the first packet of a flow, or marks it if its sender understands marks: (dropped, its bytes).
+fn drop_or_mark(flow: &mut Flow, pool: &mut Pool) -> (bool, usize) {
+    if flow.packets.front_mut().is_some_and(|w| ip::mark_ce(w.packet.bytes_mut())) {
+        return (false, 0);
+    }
+    let Some(waiting) = flow.packets.pop_front() else { return (false, 0) };
+    let length = waiting.packet.len();
+    flow.bytes -= length;
+    pool.put(waiting.packet);
+    (true, length)
+}
+
+/// Time to the next drop: interval ÷ √count.
+fn control_law(interval: Duration, count: u32) -> Duration {
+    let root = (u64::from(count) << 16).isqrt().max(1);
+    Duration::from_nanos(((interval.as_nanos() as u64) << 8) / root)
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

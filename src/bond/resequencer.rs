@@ -1,0 +1,362 @@
+//! Restores the order of each flow.
+//!
+//! Every packet carries a flow bucket and a sequence number in it, so a gap in one flow never holds up another. A gap
+//! is closed by the missing packet, by the sender's word that it will not come, or when its time is over; the time
+//! runs from the moment the gap was first seen, and no later arrival extends it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::packet::{Packet, Pool};
+use super::wire::{BUCKETS, SEQUENCES};
+use super::{LinkId, Time};
+
+/// How far a flow may be ahead of its first gap, in packets.
+const WINDOW: u32 = 4_096;
+/// Sequence numbers before the expected one whose arrival is remembered.
+const REMEMBERED: u32 = 1_024;
+const WORDS: usize = (REMEMBERED / 64) as usize;
+const POOL: usize = 256;
+/// Before anything is known of the links.
+const DEFAULT_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What is known of an arrived packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Flow bucket.
+    pub bucket: u16,
+    /// Sequence number in it.
+    pub seq: u32,
+    /// The flow's order matters; otherwise only second copies are removed.
+    pub ordered: bool,
+    /// Over which link it came.
+    pub link: LinkId,
+    /// When it was sent, in ticks of the sender's clock.
+    pub sent: u64,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Delivered.
+    Delivered,
+    /// Waits for an earlier one.
+    Held,
+    /// A second copy, dropped.
+    Duplicate,
+    /// Came after its gap had been given up; delivered.
+    Late,
+}
+
+struct Held {
+    since: Time,
+    /// `None` when it was delivered at once, since its order does not matter.
+    packet: Option<Packet>,
+}
+
+#[derive(Default)]
+struct Flow {
+    /// The next sequence number in order.
+    next: u32,
+    /// Which of the [`REMEMBERED`] numbers before `next` came.
+    came: [u64; WORDS],
+    /// What came at and after `next`.
+    ahead: VecDeque<Option<Held>>,
+    /// Packets in `ahead`.
+    packets: usize,
+    deadline: Option<Time>,
+}
+
+/// The resequencer of one peer.
+pub struct Resequencer {
+    flows: Vec<Option<Box<Flow>>>,
+    deadlines: BTreeSet<(Time, u16)>,
+    patience: Duration,
+    pool: Pool,
+    held: usize,
+    max_held: usize,
+    gaps_given_up: u64,
+    duplicates: u64,
+    late: u64,
+}
+
+impl Resequencer {
+    /// A resequencer that holds at most `max_held` packets.
+    pub fn new(max_held: usize) -> Self {
+        Resequencer {
+            flows: Vec::new(),
+            deadlines: BTreeSet::new(),
+            patience: DEFAULT_PATIENCE,
+            pool: Pool::new(POOL),
+            held: 0,
+            max_held,
+            gaps_given_up: 0,
+            duplicates: 0,
+            late: 0,
+        }
+    }
+
+    /// Takes a packet; delivers it and what it releases. Bytes are copied only when the packet must wait.
+    pub fn receive(
+        &mut self,
+        arrival: Arrival,
+        packet: &[u8],
+        now: Time,
+        deliver: &mut dyn FnMut(&[u8]),
+    ) -> Outcome {
+        let bucket = arrival.bucket;
+        if usize::from(bucket) >= BUCKETS {
+            return Outcome::Duplicate;
+        }
+        if self.flows.is_empty() {
+            self.flows.resize_with(BUCKETS, || None);
+        }
+        let distance = distance(arrival.seq, self.flow(bucket).next);
+        if distance < 0 {
+            return self.receive_late(arrival, packet, deliver);
+        }
+        let mut ahead = distance as u32;
+        while ahead >= WINDOW {
+            self.close_gap(bucket, arrival.seq, deliver);
+            ahead = self::distance(arrival.seq, self.flow(bucket).next).max(0) as u32;
+        }
+        let flow = self.flow(bucket);
+        let index = ahead as usize;
+        if flow.ahead.get(index).is_some_and(Option::is_some) {
+            self.duplicates += 1;
+            return Outcome::Duplicate;
+        }
+        if index == 0 || !arrival.ordered {
+            deliver(packet);
+        }
+        if index == 0 {
+            flow.ahead.pop_front();
+            flow.pass(true);
+            self.release(bucket, deliver);
+            self.schedule(bucket);
+            return Outcome::Delivered;
+        }
+        let waits = arrival.ordered;
+        let copy = waits.then(|| {
+            let mut copy = self.pool.take();
+            copy.copy_from(packet);
+            copy
+        });
+        let flow = self.flow(bucket);
+        if flow.ahead.len() <= index {
+            flow.ahead.resize_with(index + 1, || None);
+        }
+        flow.ahead[index] = Some(Held { since: now, packet: copy });
+        if !waits {
+            return Outcome::Delivered;
+        }
+        flow.packets += 1;
+        self.held += 1;
+        if self.flow(bucket).deadline.is_none() {
+            self.schedule(bucket);
+        }
+        while self.held > self.max_held {
+            let Some(&(_, oldest)) = self.deadlines.first() else { break };
+            self.give_up_gap(oldest, deliver);
+        }
+        Outcome::Held
+    }
+
+    /// The sender will not send this one again.
+    pub fn give_up(&mut self, bucket: u16, seq: u32, now: Time, deliver: &mut dyn FnMut(&[u8])) {
+        if self.flows.get(usize::from(bucket)).is_none_or(Option::is_none) {
+            return;
+        }
+        let flow = self.flow(bucket);
+        let ahead = distance(seq, flow.next);
+        if ahead < 0 || ahead as u32 >= WINDOW {
+            return;
+        }
+        let index = ahead as usize;
+        if flow.ahead.get(index).is_some_and(Option::is_some) {
+            return;
+        }
+        self.gaps_given_up += 1;
+        if index == 0 {
+            let flow = self.flow(bucket);
+            flow.ahead.pop_front();
+            flow.pass(false);
+            self.release(bucket, deliver);
+            self.schedule(bucket);
+            return;
+        }
+        let flow = self.flow(bucket);
+        if flow.ahead.len() <= index {
+            flow.ahead.resize_with(index + 1, || None);
+        }
+        flow.ahead[index] = Some(Held { since: now, packet: None });
+    }
+
+    /// How long a gap is waited for.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// When [`Resequencer::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Gives up the gaps whose time is over.
+    pub fn handle_timeout(&mut self, now: Time, deliver: &mut dyn FnMut(&[u8])) {
+        while let Some(&(at, bucket)) = self.deadlines.first() {
+            if at > now {
+                break;
+            }
+            self.give_up_gap(bucket, deliver);
+        }
+    }
+
+    /// A new lineage: every flow starts at 0 again. What is held is lost.
+    pub fn reset(&mut self) {
+        let max_held = self.max_held;
+        let fresh = Resequencer {
+            patience: self.patience,
+            gaps_given_up: self.gaps_given_up,
+            duplicates: self.duplicates,
+            late: self.late,
+            ..Resequencer::new(max_held)
+        };
+        *self = fresh;
+    }
+
+    /// Packets that wait.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Gaps that were given up.
+    pub fn gaps_given_up(&self) -> u64 {
+        self.gaps_given_up
+    }
+
+    /// Second copies that were dropped.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// Packets that came after their gap had been given up.
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+
+    fn flow(&mut self, bucket: u16) -> &mut Flow {
+        self.flows[usize::from(bucket) % BUCKETS].get_or_insert_with(Box::default)
+    }
+
+    fn receive_late(&mut self, arrival: Arrival, packet: &[u8], deliver: &mut dyn FnMut(&[u8])) -> Outcome {
+        let flow = self.flow(arrival.bucket);
+        let back = distance(flow.next, arrival.seq) as u32;
+        if back > REMEMBERED || flow.has_come(arrival.seq) {
+            self.duplicates += 1;
+            return Outcome::Duplicate;
+        }
+        flow.mark(arrival.seq, true);
+        self.late += 1;
+        deliver(packet);
+        Outcome::Late
+    }
+
+    /// Gives up the first gap of a flow and lets go what waited for it.
+    fn give_up_gap(&mut self, bucket: u16, deliver: &mut dyn FnMut(&[u8])) {
+        self.gaps_given_up += 1;
+        let flow = self.flow(bucket);
+        while flow.ahead.front().is_some_and(Option::is_none) {
+            flow.ahead.pop_front();
+            flow.pass(false);
+        }
+        self.release(bucket, deliver);
+        self.schedule(bucket);
+    }
+
+    /// Makes room for `seq`, which is too far ahead.
+    fn close_gap(&mut self, bucket: u16, seq: u32, deliver: &mut dyn FnMut(&[u8])) {
+        if self.flow(bucket).ahead.is_empty() {
+            let flow = self.flow(bucket);
+            flow.came = [0; WORDS];
+            flow.next = seq;
+            self.gaps_given_up += 1;
+            return;
+        }
+        self.give_up_gap(bucket, deliver);
+    }
+
+    /// Delivers what is in order now.
+    fn release(&mut self, bucket: u16, deliver: &mut dyn FnMut(&[u8])) {
+        while let Some(Some(_)) = self.flow(bucket).ahead.front() {
+            let flow = self.flow(bucket);
+            let held = flow.ahead.pop_front().flatten();
+            flow.pass(true);
+            if let Some(packet) = held.and_then(|held| held.packet) {
+                flow.packets -= 1;
+                self.held -= 1;
+                deliver(&packet);
+                self.pool.put(packet);
+            }
+        }
+    }
+
+    /// Sets the deadline of a flow's first gap.
+    fn schedule(&mut self, bucket: u16) {
+        let patience = self.patience;
+        let flow = self.flow(bucket);
+        let old = flow.deadline.take();
+        if flow.packets > 0 {
+            let waiting = flow.ahead.iter().flatten().filter(|held| held.packet.is_some());
+            flow.deadline = waiting.map(|held| held.since).min().map(|seen| seen + patience);
+        }
+        let new = flow.deadline;
+        if old == new {
+            return;
+        }
+        if let Some(old) = old {
+            self.deadlines.remove(&(old, bucket));
+        }
+        if let Some(new) = new {
+            self.deadlines.insert((new, bucket));
+        }
+    }
+}
+
+impl Flow {
+    /// The next number has been dealt with.
+    fn pass(&mut self, came: bool) {
+        let number = self.next;
+        self.mark(number, came);
+        self.next = (number + 1) & (SEQUENCES - 1);
+    }
+
+    fn mark(&mut self, number: u32, came: bool) {
+        let (word, bit) = Self::place(number);
+        if came {
+            self.came[word] |= bit;
+        } else {
+            self.came[word] &= !bit;
+        }
+    }
+
+    fn has_come(&self, number: u32) -> bool {
+        let (word, bit) = Self::place(number);
+        self.came[word] & bit != 0
+    }
+
+    fn place(number: u32) -> (usize, u64) {
+        let slot = number % REMEMBERED;
+        ((slot / 64) as usize % WORDS, 1 << (slot % 64))
+    }
+}
+
+/// `a − b` modulo the sequence space, the shorter way round.
+fn distance(a: u32, b: u32) -> i32 {
+    let d = a.wrapping_sub(b) & (SEQUENCES - 1);
+    if d >= SEQUENCES / 2 { d as i32 - SEQUENCES as i32 } else { d as i32 }
+}
+
+#[cfg(test)]
+#[path = "resequencer_tests.rs"]
+mod tests;

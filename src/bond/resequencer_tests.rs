@@ -1,0 +1,195 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn arrival(bucket: u16, seq: u32, ordered: bool) -> Arrival {
+    Arrival { bucket, seq: seq & (SEQUENCES - 1), ordered, link: 0, sent: 0 }
+}
+
+/// Feeds packets whose content is their number, and collects what comes out.
+struct Rig {
+    resequencer: Resequencer,
+    out: Vec<u32>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Rig { resequencer: Resequencer::new(64), out: Vec::new() }
+    }
+
+    fn feed(&mut self, seq: u32, ordered: bool, ms: u64) -> Outcome {
+        let out = &mut self.out;
+        self.resequencer.receive(
+            arrival(1, seq, ordered),
+            &seq.to_be_bytes(),
+            Time::from_millis(ms),
+            &mut |packet| out.push(u32::from_be_bytes(packet.try_into().unwrap())),
+        )
+    }
+
+    fn wait(&mut self, ms: u64) {
+        let out = &mut self.out;
+        self.resequencer.handle_timeout(Time::from_millis(ms), &mut |packet| {
+            out.push(u32::from_be_bytes(packet.try_into().unwrap()));
+        });
+    }
+}
+
+#[test]
+fn a_gap_holds_what_follows_until_it_is_filled() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.feed(0, true, 0), Outcome::Delivered);
+    assert_eq!(rig.feed(2, true, 1), Outcome::Held);
+    assert_eq!(rig.feed(3, true, 2), Outcome::Held);
+    assert_eq!(rig.feed(3, true, 2), Outcome::Duplicate);
+    assert_eq!(rig.feed(1, true, 3), Outcome::Delivered);
+    assert_eq!(rig.out, [0, 1, 2, 3]);
+    assert_eq!(rig.feed(2, true, 3), Outcome::Duplicate);
+    assert_eq!((rig.resequencer.held(), rig.resequencer.poll_timeout()), (0, None));
+}
+
+#[test]
+fn later_arrivals_do_not_extend_the_wait() {
+    let mut rig = Rig::new();
+    rig.resequencer.set_patience(Duration::from_millis(100));
+    for (seq, at) in [(0, 0), (2, 10), (3, 50), (5, 60), (6, 90)] {
+        rig.feed(seq, true, at);
+    }
+    assert_eq!(rig.resequencer.poll_timeout(), Some(Time::from_millis(110)));
+    rig.wait(109);
+    assert_eq!(rig.out, [0]);
+    rig.wait(110);
+    assert_eq!(rig.out, [0, 2, 3]);
+    assert_eq!(rig.resequencer.poll_timeout(), Some(Time::from_millis(160)), "the second gap was seen at 60");
+    assert_eq!(rig.feed(1, true, 120), Outcome::Late);
+    rig.wait(160);
+    assert_eq!(rig.out, [0, 2, 3, 1, 5, 6]);
+    assert_eq!(rig.resequencer.gaps_given_up(), 2);
+}
+
+#[test]
+fn the_senders_word_closes_a_gap_at_once() {
+    let mut rig = Rig::new();
+    for seq in [0, 3, 5] {
+        rig.feed(seq, true, 0);
+    }
+    for seq in [4, 2, 1] {
+        let out = &mut rig.out;
+        rig.resequencer.give_up(1, seq, Time::ZERO, &mut |packet| {
+            out.push(u32::from_be_bytes(packet.try_into().unwrap()));
+        });
+    }
+    assert_eq!(rig.out, [0, 3, 5]);
+    assert_eq!(rig.resequencer.poll_timeout(), None);
+}
+
+#[test]
+fn packets_whose_order_does_not_matter_pass_at_once_and_once() {
+    let mut rig = Rig::new();
+    for seq in [0, 4, 2, 4, 1, 2, 3, 0] {
+        rig.feed(seq, false, 0);
+    }
+    assert_eq!(rig.out, [0, 4, 2, 1, 3]);
+    assert_eq!((rig.resequencer.duplicates(), rig.resequencer.poll_timeout()), (3, None));
+}
+
+#[test]
+fn the_first_packet_of_a_flow_may_be_overtaken() {
+    let mut rig = Rig::new();
+    rig.feed(1, true, 0);
+    rig.feed(0, true, 5);
+    assert_eq!(rig.out, [0, 1]);
+}
+
+#[test]
+fn a_jump_ahead_and_the_wrap_of_the_numbers_are_followed() {
+    let mut rig = Rig::new();
+    rig.feed(0, true, 0);
+    rig.feed(2, true, 0);
+    rig.feed(SEQUENCES / 2 - 1, true, 0);
+    assert_eq!(rig.out, [0, 2, SEQUENCES / 2 - 1]);
+    rig.feed(SEQUENCES - 2, true, 0);
+    rig.feed(SEQUENCES - 1, true, 0);
+    rig.feed(0, true, 0);
+    rig.feed(1, true, 0);
+    assert_eq!(rig.out[3..], [SEQUENCES - 2, SEQUENCES - 1, 0, 1]);
+}
+
+#[test]
+fn what_is_held_is_bounded() {
+    let mut rig = Rig::new();
+    for seq in 1..1_000 {
+        rig.feed(seq, true, u64::from(seq));
+        assert!(rig.resequencer.held() <= 64);
+    }
+    assert_eq!(rig.out, (1..1_000).collect::<Vec<_>>());
+}
+
+proptest! {
+    /// Links are FIFO with delays of their own; some packets are lost and some are sent twice.
+    #[test]
+    fn order_holds_and_nothing_comes_twice_or_is_lost(
+        delays in proptest::collection::vec(1u64..80, 2..5),
+        packets in proptest::collection::vec((0usize..5, 0u8..20, 0u64..4), 1..400),
+        start in 0u32..SEQUENCES,
+    ) {
+        let patience = 50;
+        let mut resequencer = Resequencer::new(4_096);
+        resequencer.set_patience(Duration::from_millis(patience));
+        resequencer.flows.resize_with(BUCKETS, || None);
+        resequencer.flow(1).next = start;
+        let mut events = Vec::new();
+        let mut free = vec![0u64; delays.len()];
+        let (mut now, mut sent) = (0, 0u32);
+        for (link, luck, pause) in &packets {
+            now += pause;
+            let link = link % delays.len();
+            for copy in 0..if *luck == 1 { 2 } else { 1 } {
+                let link = (link + copy) % delays.len();
+                free[link] = free[link].max(now) + 1;
+                if *luck != 0 {
+                    events.push((free[link] + delays[link], events.len(), sent));
+                }
+            }
+            sent += 1;
+        }
+        events.sort_unstable();
+        let mut out: Vec<(u32, u64)> = Vec::new();
+        let mut late = Vec::new();
+        let mut arrived = std::collections::HashMap::new();
+        for (at, _, number) in &events {
+            let now = Time::from_millis(*at);
+            resequencer.handle_timeout(now, &mut |p| out.push((u32::from_be_bytes(p.try_into().unwrap()), *at)));
+            arrived.entry(*number).or_insert(*at);
+            let outcome = resequencer.receive(
+                arrival(1, start.wrapping_add(*number), true),
+                &number.to_be_bytes(),
+                now,
+                &mut |p| out.push((u32::from_be_bytes(p.try_into().unwrap()), *at)),
+            );
+            if outcome == Outcome::Late {
+                late.push(*number);
+            }
+        }
+        let mut end = events.last().map_or(0, |e| e.0);
+        while let Some(at) = resequencer.poll_timeout() {
+            end = end.max(at.as_micros() / 1_000);
+            resequencer.handle_timeout(at, &mut |p| out.push((u32::from_be_bytes(p.try_into().unwrap()), end)));
+        }
+        prop_assert_eq!(resequencer.held(), 0);
+        let in_order: Vec<u32> = out.iter().map(|(n, _)| *n).filter(|n| !late.contains(n)).collect();
+        prop_assert!(in_order.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", in_order);
+        let mut all: Vec<u32> = out.iter().map(|(n, _)| *n).collect();
+        all.sort_unstable();
+        let mut expected: Vec<u32> = arrived.keys().copied().collect();
+        expected.sort_unstable();
+        prop_assert_eq!(all, expected);
+        let mut previous = 0;
+        for (number, at) in &out {
+            // Timers are only served at arrivals here, so a packet may wait for the next one.
+            let next_arrival = events.iter().map(|e| e.0).find(|t| *t >= arrived[number] + patience).unwrap_or(end);
+            prop_assert!(*at <= next_arrival.max(arrived[number] + patience).max(previous));
+            previous = *at;
+        }
+    }
+}
