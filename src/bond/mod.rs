@@ -10,11 +10,11 @@
 
 pub mod capacity;
 pub mod cipher;
-//pub mod cookie;
-//pub mod endpoint;
+pub mod cookie;
+pub mod endpoint;
 pub mod flight;
 mod hash;
-//pub mod handshake;
+pub mod handshake;
 pub mod header;
 pub mod keys;
 pub mod ip;
@@ -40,7 +40,7 @@ pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 
-//pub use endpoint::{Endpoint, EndpointConfig};
+pub use endpoint::{Endpoint, EndpointConfig};
 pub use link::LinkState;
 pub use packet::{Packet, Pool};
 pub use peer::{Event, LinkConfig, PeerConfig};
