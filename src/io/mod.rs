@@ -1,1 +1,11 @@
 //! Linux packet I/O: TUN devices and UDP sockets.
+//!
+//! Both ends of a packet's way through the program have the same shape: wait with `readable().await` or
+//! `writable().await`, then call `try_…` until it says that it would block. Nothing here decides anything about a
+//! packet; that is [`crate::bond`]'s work.
+
+pub mod tun;
+pub mod udp;
+
+pub use tun::{Tun, TunKind, TunOptions};
+pub use udp::{Datagram, Ecn, RecvBatch, SendError, Socket, SocketOptions, Transmit};

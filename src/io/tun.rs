@@ -1,0 +1,241 @@
+//! TUN and TAP devices.
+//!
+//! The crate `tun` creates the device (`/dev/net/tun`, `TUNSETIFF`, MTU); from then on the file descriptor belongs to
+//! [`Tun`], which reads and writes whole packets without a copy of its own. What is relied upon in `tun` 0.8:
+//!
+//! * `IFF_NO_PI` is set unless asked otherwise: a packet begins with its IP (or Ethernet) header.
+//! * With `vnet_hdr` the flag `IFF_VNET_HDR` is set, and every packet, read or written, begins with a
+//!   `struct virtio_net_hdr` ([`VNET_HDR_LEN`] bytes, the host's byte order).
+//! * `IFF_MULTI_QUEUE` is never set: one queue a device.
+//! * The name is read back from the kernel, so a pattern (`bond%d`) or no name at all works.
+//! * The device is not persistent: it goes when the last descriptor is closed, also after `kill -9`.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tun::AbstractDevice;
+
+/// Length of the header before every packet of a device with [`TunOptions::vnet_hdr`], in bytes
+/// (`sizeof(struct virtio_net_hdr)`, the kernel's default for `TUNGETVNETHDRSZ`).
+pub const VNET_HDR_LEN: usize = 10;
+
+/// Longest interface name, in bytes (`IFNAMSIZ` without its terminating zero).
+pub const MAX_NAME_LEN: usize = 15;
+
+/// Why a device could not be opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// The name cannot be the name of a network interface.
+    #[error("'{0}' cannot name a device: 1 to 15 characters without '/', ':' and spaces are allowed")]
+    Name(String),
+    /// `/dev/net/tun` does not exist.
+    #[error(
+        "/dev/net/tun does not exist: load the module with 'modprobe tun' (OpenWrt: 'opkg install kmod-tun'), in a \
+         container pass the device in"
+    )]
+    NoDriver,
+    /// The process lacks CAP_NET_ADMIN.
+    #[error("no permission to create device '{0}': run as root or with CAP_NET_ADMIN")]
+    Permission(String),
+    /// The device exists and somebody else holds it.
+    #[error("device '{0}' is in use by another program: stop it or choose another name")]
+    Busy(String),
+    /// A network device of that name exists and is no TUN or TAP device of that kind.
+    #[error("a device '{0}' of another kind exists already: choose another name")]
+    OtherKind(String),
+    /// Anything else that the kernel said.
+    #[error("device '{name}': {action}: {source}")]
+    Io {
+        /// Name as it was asked for.
+        name: String,
+        /// What was being done.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// Layer at which a device carries packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TunKind {
+    /// IP packets.
+    #[default]
+    Tun,
+    /// Ethernet frames.
+    Tap,
+}
+
+/// How to open a [`Tun`].
+#[derive(Clone, Debug)]
+pub struct TunOptions {
+    /// Interface name, or a pattern with one `%d` for which the kernel puts the first free number.
+    pub name: String,
+    /// Layer.
+    pub kind: TunKind,
+    /// Largest packet, in bytes, without Ethernet header.
+    pub mtu: u16,
+    /// Put a `struct virtio_net_hdr` before every packet, as checksum and segmentation offload need it.
+    pub vnet_hdr: bool,
+}
+
+impl TunOptions {
+    /// A TUN device without offloads.
+    pub fn new(name: impl Into<String>, mtu: u16) -> Self {
+        TunOptions { name: name.into(), kind: TunKind::Tun, mtu, vnet_hdr: false }
+    }
+}
+
+/// An open TUN or TAP device. It disappears from the system when dropped.
+#[derive(Debug)]
+pub struct Tun {
+    file: AsyncFd<File>,
+    name: String,
+    kind: TunKind,
+    vnet_hdr: bool,
+}
+
+impl Tun {
+    /// Creates the device. It is down and has no address; see [`crate::net::links`] and [`crate::net::addresses`].
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn open(options: &TunOptions) -> Result<Tun, TunError> {
+        check_name(&options.name)?;
+        let wrap = |action, source| TunError::Io { name: options.name.clone(), action, source };
+
+        let mut configuration = tun::Configuration::default();
+        configuration.tun_name(&options.name).mtu(options.mtu).layer(match options.kind {
+            TunKind::Tun => tun::Layer::L3,
+            TunKind::Tap => tun::Layer::L2,
+        });
+        configuration.platform_config(|platform| {
+            platform.vnet_hdr(options.vnet_hdr);
+        });
+        let device = tun::create(&configuration).map_err(|error| match error {
+            tun::Error::Io(source) => explain(&options.name, source),
+            other => wrap("create", io::Error::other(other)),
+        })?;
+        let name = device.tun_name().map_err(|e| wrap("read its name", io::Error::other(e)))?;
+
+        // SAFETY: `into_raw_fd` gives up the descriptor, which is open; nobody else holds it.
+        let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
+        let flags = fcntl(&fd, FcntlArg::F_GETFL).map_err(|e| wrap("read its flags", e.into()))?;
+        fcntl(&fd, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK))
+            .map_err(|e| wrap("make it non-blocking", e.into()))?;
+        let file = AsyncFd::register_with_interest(File::from(fd), Interest::READABLE | Interest::WRITABLE)
+            .map_err(|e| wrap("register it with the event loop", e.into()))?;
+        Ok(Tun { file, name, kind: options.kind, vnet_hdr: options.vnet_hdr })
+    }
+
+    /// The interface name that the kernel gave.
+    ///
+    /// Somebody may rename the interface later; its index ([`crate::net::links`]) stays.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Layer of the packets.
+    pub fn kind(&self) -> TunKind {
+        self.kind
+    }
+
+    /// Whether every packet begins with a `struct virtio_net_hdr`.
+    pub fn vnet_hdr(&self) -> bool {
+        self.vnet_hdr
+    }
+
+    /// Waits until [`Tun::try_read`] may have a packet.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.file.readable().await.map(|mut guard| guard.retain_ready())
+    }
+
+    /// Takes one packet that the kernel routed into the device, and returns its length.
+    ///
+    /// A packet longer than `buf` is cut: give a buffer of at least the MTU (with [`Tun::vnet_hdr`]: 64 KiB and the
+    /// header). `WouldBlock`: there is none, wait with [`Tun::readable`]. Any other error means that the device is
+    /// gone (somebody deleted it: `EBADFD`) and must be opened again.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.try_io(Interest::READABLE, |mut file| retry(|| file.read(buf)))
+    }
+
+    /// Waits until [`Tun::try_write`] may work again after `WouldBlock`.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.file.writable().await.map(|mut guard| guard.retain_ready())
+    }
+
+    /// Hands one packet to the kernel, as if it had been received by the device.
+    ///
+    /// Errors of kind `InvalidInput` (`EINVAL`: the kernel does not take this for an IP packet) and raw error `EIO`
+    /// (the device is down) lose the packet and nothing else.
+    pub fn try_write(&self, packet: &[u8]) -> io::Result<()> {
+        self.file.try_io(Interest::WRITABLE, |mut file| retry(|| file.write(packet))).map(drop)
+    }
+
+    /// As [`Tun::try_write`], with the packet in pieces (a `virtio_net_hdr`, headers, payload).
+    pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        self.file.try_io(Interest::WRITABLE, |mut file| retry(|| file.write_vectored(pieces))).map(drop)
+    }
+
+    /// Sets the carrier, which other programs see as the cable being plugged in, and which `miimon` of a kernel
+    /// bonding device watches (`TUNSETCARRIER`, Linux 5.0).
+    pub fn set_carrier(&self, on: bool) -> Result<(), TunError> {
+        let on = libc::c_int::from(on);
+        // SAFETY: the descriptor is open as long as `self` lives, and the kernel reads one int from `&on`.
+        match unsafe { ioctl::tunsetcarrier(self.file.get_ref().as_raw_fd(), &on) } {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(TunError::Io { name: self.name.clone(), action: "set its carrier", source: error.into() })
+            }
+        }
+    }
+}
+
+mod ioctl {
+    #![allow(missing_docs)]
+    nix::ioctl_write_ptr!(tunsetcarrier, b'T', 226, libc::c_int);
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => return other,
+        }
+    }
+}
+
+/// The kernel's rules (`dev_valid_name`), and none of its patterns but `%d`.
+fn check_name(name: &str) -> Result<(), TunError> {
+    let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    let pattern = match name.split_once('%') {
+        None => true,
+        Some((_, rest)) => rest.starts_with('d') && !rest.contains('%'),
+    };
+    if name.is_empty()
+        || name.len() > MAX_NAME_LEN
+        || name == "."
+        || name == ".."
+        || name.contains(forbidden)
+        || !pattern
+    {
+        return Err(TunError::Name(name.to_owned()));
+    }
+    Ok(())
+}
+
+fn explain(name: &str, source: io::Error) -> TunError {
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
+        Some(libc::EPERM | libc::EACCES) => TunError::Permission(name.to_owned()),
+        Some(libc::EBUSY) => TunError::Busy(name.to_owned()),
+        Some(libc::EINVAL) => TunError::OtherKind(name.to_owned()),
+        _ => TunError::Io { name: name.to_owned(), action: "create", source },
+    }
+}
+
+#[cfg(test)]
+#[path = "tun_tests.rs"]
+mod tests;
