@@ -125,7 +125,9 @@ impl Tun {
         let flags = fcntl(&fd, FcntlArg::F_GETFL).map_err(|e| wrap("read its flags", e.into()))?;
         fcntl(&fd, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK))
             .map_err(|e| wrap("make it non-blocking", e.into()))?;
-        let file = AsyncFd::register_with_interest(File::from(fd), Interest::READABLE | Interest::WRITABLE)
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // SAFETY: a `File` keeps the one descriptor that it owns, and `Tun` never takes it out of the `AsyncFd`.
+        let file = unsafe { AsyncFd::register_with_interest(File::from(fd), interest) }
             .map_err(|e| wrap("register it with the event loop", e.into()))?;
         Ok(Tun { file, name, kind: options.kind, vnet_hdr: options.vnet_hdr })
     }
