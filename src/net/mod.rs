@@ -36,7 +36,7 @@ pub use routes::{Route, Target};
 pub use rules::{Mark, Rule};
 pub use snapshot::Interfaces;
 pub use state::{Desired, Ownership, Reconciler};
-//pub use watch::{Event, Watch};
+pub use watch::{Event, Watch};
 
 /// IP version of an address, a route or a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

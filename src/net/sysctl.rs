@@ -1,1 +1,186 @@
-//! stub
+//! Switches of an interface under `/proc/sys/net`, with their old values remembered.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Family;
+
+/// Reverse path filter (`rp_filter`) that only asks whether the source can be reached at all (RFC 3704, section 2.4).
+pub const RP_FILTER_LOOSE: &str = "2";
+
+/// Why a switch could not be set.
+#[derive(Debug, thiserror::Error)]
+pub enum SysctlError {
+    /// A name that would lead out of the directory.
+    #[error("'{0}' is not the name of an interface or a switch")]
+    Name(String),
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The switch.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file that remembers old values is damaged.
+    #[error("{path}: {source}: remove the file, and set the switches by hand if they matter")]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// Switches that were changed, with their values before.
+///
+/// The old values can be kept in a file, so that the next start after a crash knows what to restore.
+#[derive(Debug, Default)]
+pub struct Sysctls {
+    file: Option<PathBuf>,
+    changes: BTreeMap<PathBuf, Change>,
+}
+
+/// A switch that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Value before.
+    pub before: String,
+    /// Value that we gave it.
+    pub set: String,
+}
+
+impl Sysctls {
+    /// Remembers in memory only.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Remembers in `file` too, which should be on a file system that a reboot empties, as the switches are. Values that
+    /// a crashed process left there are taken over.
+    pub fn with_file(file: PathBuf) -> Result<Self, SysctlError> {
+        let changes = match fs::read(&file) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map_err(|source| SysctlError::Saved { path: file.clone(), source })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(source) => return Err(SysctlError::Io { path: file, source }),
+        };
+        Ok(Sysctls { file: Some(file), changes })
+    }
+
+    /// Sets a switch of an interface and remembers the value before the first change. Nothing is written where the value
+    /// is right already.
+    pub fn set(
+        &mut self,
+        family: Family,
+        device: &str,
+        switch: &str,
+        value: &str,
+    ) -> Result<(), SysctlError> {
+        let path = interface_path(family, device, switch)?;
+        let before = read(&path)?;
+        if before == value {
+            return Ok(());
+        }
+        let change = self.changes.entry(path.clone()).or_insert(Change { before, set: String::new() });
+        value.clone_into(&mut change.set);
+        self.save()?;
+        write(&path, value)
+    }
+
+    /// Lets packets of other links' networks in by `device`: sets the reverse path filter to loose, if it is strict.
+    ///
+    /// The kernel takes the higher of the device's own value and that for `all`: strict (1) for all is answered by
+    /// loose (2) for the device.
+    pub fn relax_rp_filter(&mut self, device: &str) -> Result<(), SysctlError> {
+        let strict =
+            |device| Ok::<bool, SysctlError>(read(&interface_path(Family::V4, device, "rp_filter")?)? == "1");
+        if strict(device)? || strict("all")? {
+            self.set(Family::V4, device, "rp_filter", RP_FILTER_LOOSE)?;
+        }
+        Ok(())
+    }
+
+    /// What was changed.
+    pub fn changes(&self) -> impl Iterator<Item = (&Path, &Change)> {
+        self.changes.iter().map(|(path, change)| (path.as_path(), change))
+    }
+
+    /// Gives every switch its old value, except where somebody else has set another one since. Devices that are gone
+    /// are forgotten. The first error is returned after all have been tried.
+    pub fn restore(&mut self) -> Result<(), SysctlError> {
+        let mut result = Ok(());
+        for (path, change) in std::mem::take(&mut self.changes) {
+            let restored = match read(&path) {
+                Ok(now) if now == change.set => write(&path, &change.before),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            match restored {
+                Err(SysctlError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.changes.insert(path, change);
+                    if result.is_ok() {
+                        result = Err(error);
+                    }
+                }
+                Ok(()) => {}
+            }
+        }
+        self.save()?;
+        result
+    }
+
+    fn save(&self) -> Result<(), SysctlError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let failed = |source| SysctlError::Io { path: file.clone(), source };
+        if self.changes.is_empty() {
+            return match fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+                _ => Ok(()),
+            };
+        }
+        let text = serde_json::to_vec(&self.changes)
+            .map_err(|source| SysctlError::Saved { path: file.clone(), source })?;
+        // A crash between the two leaves the old file or the new one, never half of one.
+        let new = file.with_extension("new");
+        fs::write(&new, text).and_then(|()| fs::rename(&new, file)).map_err(failed)
+    }
+}
+
+/// Reads a switch of an interface, in the network namespace of the calling thread.
+pub fn get(family: Family, device: &str, switch: &str) -> Result<String, SysctlError> {
+    read(&interface_path(family, device, switch)?)
+}
+
+fn interface_path(family: Family, device: &str, switch: &str) -> Result<PathBuf, SysctlError> {
+    for name in [device, switch] {
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(SysctlError::Name(name.to_owned()));
+        }
+    }
+    let family = match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    Ok(PathBuf::from(format!("/proc/sys/net/{family}/conf/{device}/{switch}")))
+}
+
+fn read(path: &Path) -> Result<String, SysctlError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim_end().to_owned()),
+        Err(source) => Err(SysctlError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn write(path: &Path, value: &str) -> Result<(), SysctlError> {
+    fs::write(path, value).map_err(|source| SysctlError::Io { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+#[path = "sysctl_tests.rs"]
+mod tests;

@@ -1,1 +1,344 @@
-//! stub
+//! Changes of the network's configuration, as the kernel announces them.
+//!
+//! A socket of our own, read without a queue between it and the reader: if the reader is slow the kernel's buffer fills,
+//! the kernel says so (`ENOBUFS`), and the reader gets [`Event::Resync`]. So memory is bounded, and nothing is missed
+//! without notice. (`rtnetlink`'s multicast connection puts an unbounded queue there, which a router that learns the
+//! internet's routes by BGP would fill.)
+//!
+//! Only the few fields that are needed are read, so that a kernel newer than this program cannot confuse it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::NlasIterator;
+use rtnetlink::proto::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::proto::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+
+use super::Family;
+
+/// Receive buffer of the socket, in bytes: some thousand changes.
+const RECEIVE_BUFFER: usize = 256 * 1024;
+
+/// The largest datagram that the kernel sends here (`NLMSG_GOODSIZE` is a page, dumps use up to 32 KiB).
+const DATAGRAM: usize = 32 * 1024;
+
+/// Something has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An interface is new, or its name, state, carrier or MTU has changed.
+    LinkChanged {
+        /// Index.
+        index: u32,
+        /// Name.
+        name: String,
+        /// Set up (`IFF_UP`).
+        up: bool,
+        /// Has a carrier (`IFF_LOWER_UP`).
+        carrier: bool,
+        /// MTU in bytes.
+        mtu: u32,
+    },
+    /// An interface has disappeared, or gone to another network namespace.
+    LinkGone {
+        /// Index that it had.
+        index: u32,
+        /// Name that it had.
+        name: String,
+    },
+    /// An interface has a new address, or one has changed.
+    AddressAdded {
+        /// Index of the interface.
+        index: u32,
+        /// Address.
+        address: IpAddr,
+        /// Length of its network's prefix, in bits.
+        prefix_len: u8,
+        /// Whether one can bind to it: duplicate detection (IPv6) is over. When it is, another event comes.
+        usable: bool,
+    },
+    /// An interface has lost an address.
+    AddressRemoved {
+        /// Index of the interface.
+        index: u32,
+        /// Address.
+        address: IpAddr,
+        /// Length of its network's prefix, in bits.
+        prefix_len: u8,
+    },
+    /// A default route that is not ours was set, changed or removed. Removed default routes are not always announced:
+    /// IPv4 routes that go with their device are not.
+    DefaultRouteChanged {
+        /// IP version.
+        family: Family,
+        /// Index of the interface; `None` for a route through several or none.
+        index: Option<u32>,
+        /// Routing table.
+        table: u32,
+    },
+    /// A route or rule with our mark was removed, by us or by somebody else.
+    OwnedRemoved,
+    /// Changes were missed: look at everything anew ([`super::Interfaces::snapshot`], [`super::Reconciler::reconcile`]).
+    Resync,
+}
+
+/// A stream of [`Event`]s.
+pub struct Watch {
+    socket: TokioSocket,
+    protocol: u8,
+    buffer: Vec<u8>,
+    pending: VecDeque<Event>,
+    // The last word on each interface, because the kernel repeats itself.
+    links: BTreeMap<u32, Event>,
+}
+
+impl Watch {
+    /// Begins to watch the calling thread's network namespace. Routes and rules with `protocol` are ours.
+    ///
+    /// Open it before the first snapshot, so that nothing falls between the two. Must be called within a tokio runtime.
+    pub fn open(protocol: u8) -> io::Result<Watch> {
+        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Rule,
+        ];
+        let groups = groups.iter().fold(0, |bits, group| bits | 1 << (*group as u32 - 1));
+        socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
+        let _ = socket.socket_ref().set_rx_buf_sz(RECEIVE_BUFFER);
+        Ok(Watch {
+            socket,
+            protocol,
+            buffer: Vec::with_capacity(DATAGRAM),
+            pending: VecDeque::new(),
+            links: BTreeMap::new(),
+        })
+    }
+
+    /// Waits for the next event. Can be cancelled without losing one.
+    ///
+    /// An error means that the socket broke: open another [`Watch`] and look at everything anew.
+    pub async fn next(&mut self) -> io::Result<Event> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(event);
+            }
+            self.buffer.clear();
+            match self.socket.recv_from(&mut self.buffer).await {
+                // Only the kernel (port 0) is believed.
+                Ok(sender) if sender.port_number() != 0 => {}
+                Ok(_) => {
+                    let datagram = std::mem::take(&mut self.buffer);
+                    self.read(&datagram);
+                    self.buffer = datagram;
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.links.clear();
+                    return Ok(Event::Resync);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read(&mut self, datagram: &[u8]) {
+        let mut rest = datagram;
+        while let Some((message, after)) = Message::split(rest) {
+            if let Some(event) = self.event(&message) {
+                self.pending.push_back(event);
+            }
+            rest = after;
+        }
+    }
+
+    fn event(&mut self, message: &Message<'_>) -> Option<Event> {
+        let event = event(message, self.protocol)?;
+        match &event {
+            Event::LinkChanged { index, .. } => {
+                if self.links.get(index) == Some(&event) {
+                    return None;
+                }
+                self.links.insert(*index, event.clone());
+            }
+            Event::LinkGone { index, .. } => {
+                self.links.remove(index);
+            }
+            _ => {}
+        }
+        Some(event)
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("pending", &self.pending).finish_non_exhaustive()
+    }
+}
+
+/// One netlink message: `struct nlmsghdr`, and what follows.
+struct Message<'a> {
+    kind: u16,
+    body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    fn split(bytes: &'a [u8]) -> Option<(Message<'a>, &'a [u8])> {
+        const HEADER: usize = 16;
+        let len = usize::try_from(u32_at(bytes, 0)?).ok()?;
+        let kind = u16_at(bytes, 4)?;
+        let body = bytes.get(HEADER..len)?;
+        let after = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((Message { kind, body }, after))
+    }
+
+    fn attributes(&self, header: usize) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
+        let bytes = self.body.get(header..).unwrap_or_default();
+        NlasIterator::new(bytes)
+            .map_while(Result::ok)
+            .map(|nla| {
+                // `NlaBuffer::value` borrows from the iterator's copy of the slice, which lives as long as the datagram.
+                (nla.kind(), nla.into_inner())
+            })
+            .filter_map(|(kind, whole)| {
+                let len = usize::from(u16_at(whole, 0)?);
+                Some((kind, whole.get(4..len)?))
+            })
+    }
+}
+
+fn event(message: &Message<'_>, own_protocol: u8) -> Option<Event> {
+    let body = message.body;
+    match message.kind {
+        libc::RTM_NEWLINK | libc::RTM_DELLINK => {
+            // struct ifinfomsg: family, padding, type (2), index (4), flags (4), change (4).
+            const HEADER: usize = 16;
+            if *body.first()? != libc::AF_UNSPEC as u8 {
+                return None; // a bridge's ports, IPv6 settings
+            }
+            let index = u32_at(body, 4)?;
+            let flags = u32_at(body, 8)?;
+            let mut name = String::new();
+            let mut mtu = 0;
+            for (kind, value) in message.attributes(HEADER) {
+                match kind {
+                    libc::IFLA_IFNAME => {
+                        name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
+                    }
+                    libc::IFLA_MTU => mtu = u32_at(value, 0)?,
+                    _ => {}
+                }
+            }
+            Some(match message.kind {
+                libc::RTM_NEWLINK => Event::LinkChanged {
+                    index,
+                    name,
+                    up: flags & libc::IFF_UP as u32 != 0,
+                    carrier: flags & IFF_LOWER_UP != 0,
+                    mtu,
+                },
+                _ => Event::LinkGone { index, name },
+            })
+        }
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+            // struct ifaddrmsg: family, prefix length, flags, scope, index (4).
+            const HEADER: usize = 8;
+            let family = family(*body.first()?)?;
+            let prefix_len = *body.get(1)?;
+            let mut flags = u32::from(*body.get(2)?);
+            let index = u32_at(body, 4)?;
+            let mut local = None;
+            let mut address = None;
+            for (kind, value) in message.attributes(HEADER) {
+                match kind {
+                    libc::IFA_LOCAL => local = ip(family, value),
+                    libc::IFA_ADDRESS => address = ip(family, value),
+                    libc::IFA_FLAGS => flags = u32_at(value, 0)?,
+                    _ => {}
+                }
+            }
+            let address = local.or(address)?;
+            Some(match message.kind {
+                libc::RTM_NEWADDR => Event::AddressAdded {
+                    index,
+                    address,
+                    prefix_len,
+                    usable: flags & libc::IFA_F_DADFAILED == 0
+                        && (flags & libc::IFA_F_TENTATIVE == 0 || flags & libc::IFA_F_OPTIMISTIC != 0),
+                },
+                _ => Event::AddressRemoved { index, address, prefix_len },
+            })
+        }
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            // struct rtmsg: family, destination and source length, TOS, table, protocol, scope, type, flags (4).
+            const HEADER: usize = 12;
+            const RTM_F_CLONED: u32 = 0x200;
+            let family = family(*body.first()?)?;
+            let (destination_len, protocol) = (*body.get(1)?, *body.get(5)?);
+            if u32_at(body, 8)? & RTM_F_CLONED != 0 {
+                return None;
+            }
+            if protocol == own_protocol {
+                return (message.kind == libc::RTM_DELROUTE).then_some(Event::OwnedRemoved);
+            }
+            if destination_len != 0 {
+                return None;
+            }
+            let mut table = u32::from(*body.get(4)?);
+            let mut index = None;
+            for (kind, value) in message.attributes(HEADER) {
+                match kind {
+                    libc::RTA_TABLE => table = u32_at(value, 0)?,
+                    libc::RTA_OIF => index = u32_at(value, 0),
+                    _ => {}
+                }
+            }
+            Some(Event::DefaultRouteChanged { family, index, table })
+        }
+        libc::RTM_DELRULE => {
+            // struct fib_rule_hdr has the length of struct rtmsg.
+            const HEADER: usize = 12;
+            const FRA_PROTOCOL: u16 = 21;
+            let ours = message
+                .attributes(HEADER)
+                .any(|(kind, value)| kind == FRA_PROTOCOL && value.first() == Some(&own_protocol));
+            ours.then_some(Event::OwnedRemoved)
+        }
+        _ => None,
+    }
+}
+
+/// `IFF_LOWER_UP`, which `libc` lacks for some targets.
+const IFF_LOWER_UP: u32 = 1 << 16;
+
+fn family(number: u8) -> Option<Family> {
+    match libc::c_int::from(number) {
+        libc::AF_INET => Some(Family::V4),
+        libc::AF_INET6 => Some(Family::V6),
+        _ => None,
+    }
+}
+
+fn ip(family: Family, bytes: &[u8]) -> Option<IpAddr> {
+    match family {
+        Family::V4 => <[u8; 4]>::try_from(bytes).ok().map(|octets| Ipv4Addr::from(octets).into()),
+        Family::V6 => <[u8; 16]>::try_from(bytes).ok().map(|octets| Ipv6Addr::from(octets).into()),
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at.checked_add(2)?)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
