@@ -373,10 +373,18 @@ impl Socket {
     }
 
     fn send_quinn(&self, transmit: quinn_udp::Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || {
+        let send = || {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             state.try_send(UdpSockRef::from(&self.io), &transmit)
-        })
+        };
+        // tokio knows of a socket's readiness only after its first look at it, and says `WouldBlock` till then, without
+        // trying. So the system call comes first, and tokio only when it must learn that the buffer is full.
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.io.try_io(Interest::WRITABLE, send)
+            }
+            other => other,
+        }
     }
 }
 

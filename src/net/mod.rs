@@ -131,7 +131,7 @@ impl Prefix {
     }
 
     /// Length in bits.
-    pub fn len(&self) -> u8 {
+    pub fn length(&self) -> u8 {
         self.len
     }
 

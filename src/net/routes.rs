@@ -77,7 +77,7 @@ impl Route {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
             address_family: self.family().into(),
-            destination_prefix_length: self.destination.len(),
+            destination_prefix_length: self.destination.length(),
             table: u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC),
             protocol: RouteProtocol::from(protocol),
             ..RouteHeader::default()

@@ -64,8 +64,8 @@ impl Rule {
         let mut message = RuleMessage::default();
         message.header = RuleHeader {
             family: self.family.into(),
-            src_len: self.source.map_or(0, |p| p.len()),
-            dst_len: self.destination.map_or(0, |p| p.len()),
+            src_len: self.source.map_or(0, |p| p.length()),
+            dst_len: self.destination.map_or(0, |p| p.length()),
             table: u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC),
             action: RuleAction::ToTable,
             ..RuleHeader::default()

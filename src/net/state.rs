@@ -16,6 +16,7 @@
 //!
 //! Two daemons in one network namespace need different protocol numbers, or each would remove the other's.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -227,8 +228,8 @@ fn route_changes(actual: &Actual, desired: &Desired) -> (Vec<Change>, Vec<Route>
     let mut wanted: BTreeMap<RouteKey, Route> = BTreeMap::new();
     let mut order = Vec::new();
     for route in desired.routes.iter().map(|route| route.normalized()) {
-        if !wanted.contains_key(&route.key()) {
-            wanted.insert(route.key(), route);
+        if let Entry::Vacant(place) = wanted.entry(route.key()) {
+            place.insert(route);
             order.push(route);
         }
     }

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::task::Poll;
 
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NlasIterator;
@@ -19,10 +20,13 @@ use rtnetlink::proto::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket
 use super::Family;
 
 /// Receive buffer of the socket, in bytes: some thousand changes.
-const RECEIVE_BUFFER: usize = 256 * 1024;
+const RECEIVE_BUFFER: i32 = 256 * 1024;
 
 /// The largest datagram that the kernel sends here (`NLMSG_GOODSIZE` is a page, dumps use up to 32 KiB).
 const DATAGRAM: usize = 32 * 1024;
+
+/// Datagrams thrown away after an overflow, at most. The buffer holds fewer.
+const DRAIN: usize = 16_384;
 
 /// Something has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,11 +142,26 @@ impl Watch {
                     self.buffer = datagram;
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.links.clear();
+                    self.drain().await;
                     return Ok(Event::Resync);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Throws away what is in the kernel's buffer. Until that is empty the kernel drops every further announcement, and
+    /// does so silently: only after this is a look at everything sure to miss nothing.
+    async fn drain(&mut self) {
+        self.links.clear();
+        for _ in 0..DRAIN {
+            self.buffer.clear();
+            let empty = std::future::poll_fn(|cx| {
+                Poll::Ready(self.socket.poll_recv_from(cx, &mut self.buffer).is_pending())
+            });
+            if empty.await {
+                break;
             }
         }
     }
