@@ -1,1 +1,120 @@
 //! `/etc/config/bonding`: from text to typed, checked options.
+//!
+//! ```text
+//! text → uci (the format) → read (by the schema: types, ranges, defaults) → consistency (contradictions) → Config
+//! ```
+//!
+//! [`load`] finds every problem of a file at once, each with its line. A file with an error gives no [`Config`]: it is
+//! refused whole. What a right file lacks to run (a key that only the user can supply) is [`Config::not_ready`].
+
+pub mod key;
+pub mod schema;
+pub mod types;
+pub mod uci;
+pub mod value;
+
+mod consistency;
+mod problem;
+mod read;
+mod spelling;
+
+use std::path::Path;
+use std::{fs, io};
+
+pub use problem::{Problem, Severity};
+pub use read::{MAX_LINKS, MAX_PEERS};
+pub use types::*;
+
+use read::{At, Log};
+
+/// What [`load`] found in a file.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The configuration; `None` if there is any error.
+    pub config: Option<Config>,
+    /// Errors and warnings, in the order of the file.
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    /// The problems that made the file be refused.
+    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|problem| problem.severity == Severity::Error)
+    }
+}
+
+/// Reads the text of a configuration. `file` is its name in messages.
+pub fn load(text: &str, file: &str) -> Report {
+    let (document, syntax_errors) = uci::parse(text);
+    let mut log = Log { file, document: &document, problems: Vec::new() };
+    for error in syntax_errors {
+        log.error(At { line: Some(error.line), ..At::default() }, error.message);
+    }
+    let sourced = read::read(&mut log);
+    consistency::check(&sourced, &mut log);
+    let config = (!log.has_errors()).then_some(sourced.config);
+    let mut problems = log.problems;
+    problems.sort_by_key(|problem| problem.line);
+    Report { config, problems }
+}
+
+/// Reads a configuration as it lies on the disk. Bytes that are not UTF-8 (a comment in Latin-1) get a warning and are
+/// replaced.
+pub fn load_bytes(bytes: &[u8], file: &str) -> Report {
+    let Err(error) = std::str::from_utf8(bytes) else {
+        return load(&String::from_utf8_lossy(bytes), file);
+    };
+    if bytes.len() > uci::MAX_BYTES {
+        return load(&" ".repeat(uci::MAX_BYTES + 1), file);
+    }
+    let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+    let mut report = load(&String::from_utf8_lossy(bytes), file);
+    report.problems.push(Problem {
+        severity: Severity::Warning,
+        file: file.to_owned(),
+        line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+        section: None,
+        option: None,
+        message: "a character is not UTF-8".into(),
+    });
+    report.problems.sort_by_key(|problem| problem.line);
+    report
+}
+
+/// Reads a file.
+///
+/// # Errors
+///
+/// When the file cannot be read. What is wrong inside is in the report.
+pub fn load_file(path: &Path) -> io::Result<Report> {
+    use io::Read as _;
+    let limit = u64::try_from(uci::MAX_BYTES).unwrap_or(u64::MAX) + 1;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(load_bytes(&bytes, &path.display().to_string()))
+}
+
+impl Config {
+    /// What this configuration lacks before it can run although nothing in it is wrong: things that only the user can
+    /// supply. `file` is its name in messages. The private key's file is not looked at; see
+    /// [`Globals::read_private_key`].
+    pub fn not_ready(&self, file: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.globals.role == Role::Client && self.bond.public_key.is_none() {
+            problems.push(Problem {
+                severity: Severity::NotReady,
+                file: file.to_owned(),
+                line: 0,
+                section: Some(self.bond.name.clone()),
+                option: Some("public_key".into()),
+                message: "the server's public key is not set; `bonding server add-peer NAME` on the server prints it, or \
+                          `bonding pubkey < /etc/bonding/private.key` there"
+                    .into(),
+            });
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Whole files: the bondlink package's own, and the sample that ships.
