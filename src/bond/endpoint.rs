@@ -1,28 +1,29 @@
 //! One end of the bond: all its peers, and the way of every datagram to its peer and session.
 
 mod handshakes;
-#[cfg(test)]
-mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::cipher::CipherPolicy;
-use super::header::DatagramType;
+use super::header::{DatagramType, Seal, TransportHeader};
 use super::keys::PrivateKey;
-use super::peer::{Event, LinkConfig, Peer, PeerConfig};
+use super::peer::{Event, LinkConfig, Peer, PeerConfig, Timing};
+use super::session::OpenError;
 use super::receiver::Opened;
 use super::routing::Routing;
 use super::status::EndpointStatus;
 use super::wire::Frame;
 use super::{LinkId, Packet, Path, PeerId, Pool, Time, Transmit, ip};
-use handshakes::Handshakes;
+use handshakes::{Handshakes, StagedSettings};
 
 /// ECN codepoint "congestion experienced" (RFC 3168).
 const CE: u8 = 3;
 /// Packets that wait for a link, over all peers, before [`Endpoint::wants_tun`] says no. The queues drop by
 /// themselves; this only keeps a burst from being read faster than it can be looked at.
 const POOL: usize = 256;
+/// Events that wait to be polled at the most.
+const MAX_EVENTS: usize = 1_024;
 /// Datagrams of at least this length may be cut out of one read.
 const MIN_STRIDE: usize = 16;
 
@@ -45,7 +46,7 @@ pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
 struct Entry {
     peer: Peer,
-    sessions: Sessions,
+    staged: StagedSettings,
 }
 
 /// One end of the bond.
@@ -57,7 +58,7 @@ pub struct Endpoint {
     handshakes: Handshakes,
     /// Whose session a receiver index names.
     indices: HashMap<u32, PeerId>,
-    events: std::collections::VecDeque<Event>,
+    events: VecDeque<Event>,
     drops: BTreeMap<&'static str, u64>,
     pool: Pool,
     random: Random,
@@ -68,9 +69,8 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint without peers. `logical_clock_ms` stamps handshakes: it must be greater than at the start before.
     pub fn new(config: EndpointConfig, random: Random, logical_clock_ms: u64, now: Time) -> Self {
-        let mut random = random;
         let keepalive = config.keepalive;
-        let handshakes = Handshakes::new(config, &mut random, logical_clock_ms, now);
+        let handshakes = Handshakes::new(config, logical_clock_ms, now);
         Endpoint {
             keepalive,
             entries: BTreeMap::new(),
@@ -78,7 +78,7 @@ impl Endpoint {
             routing: Routing::default(),
             handshakes,
             indices: HashMap::new(),
-            events: std::collections::VecDeque::new(),
+            events: VecDeque::new(),
             drops: BTreeMap::new(),
             pool: Pool::new(POOL),
             random,
@@ -92,9 +92,10 @@ impl Endpoint {
         self.next_peer = self.next_peer.wrapping_add(1);
         self.routing.set(id, &config.allowed);
         let seed = u64::from_ne_bytes(self.token());
-        self.handshakes.add(id, &config, now);
-        let peer = Peer::new(id, config, self.keepalive, seed, now);
-        self.entries.insert(id, Entry { peer, sessions: Sessions::new() });
+        self.handshakes.add(id, &config);
+        let timing = Timing { keepalive: self.keepalive, lifetimes: self.handshakes.lifetimes() };
+        let peer = Peer::new(id, config, timing, seed, now);
+        self.entries.insert(id, Entry { peer, staged: StagedSettings::default() });
         id
     }
 
@@ -151,6 +152,11 @@ impl Endpoint {
         self.pool.take()
     }
 
+    /// Takes back a packet that was not used.
+    pub fn recycle(&mut self, packet: Packet) {
+        self.pool.put(packet);
+    }
+
     /// Takes an inner packet, which goes to the peer that its destination belongs to.
     pub fn enqueue(&mut self, packet: Packet, now: Time) {
         let peer = ip::destination(&packet).and_then(|destination| self.routing.lookup(destination));
@@ -184,8 +190,8 @@ impl Endpoint {
                     self.transport(path, ecn, datagram, now, deliver);
                 }
                 Some(DatagramType::Initiation) => self.initiation(path, datagram, now),
-                Some(DatagramType::Response) => self.response(path, datagram, now),
-                Some(DatagramType::CookieReply) => self.cookie_reply(datagram, now),
+                Some(DatagramType::Response) => self.response(datagram, now),
+                Some(DatagramType::CookieReply) => self.cookie_reply(path, datagram, now),
                 None => self.count("unknown type"),
             }
         }
@@ -201,14 +207,14 @@ impl Endpoint {
         for (id, entry) in after {
             entry.peer.send_reports(now);
             if let Some(transmit) = entry.peer.sender.poll_transmit(now, out) {
-                self.turn = id;
+                self.turn = PeerId(id.0.wrapping_add(1));
                 return Some(transmit);
             }
         }
         for (id, entry) in self.entries.range_mut(..turn) {
             entry.peer.send_reports(now);
             if let Some(transmit) = entry.peer.sender.poll_transmit(now, out) {
-                self.turn = *id;
+                self.turn = PeerId(id.0.wrapping_add(1));
                 return Some(transmit);
             }
         }
@@ -218,7 +224,7 @@ impl Endpoint {
 
     /// When [`Endpoint::handle_timeout`] and [`Endpoint::poll_transmit`] are to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let peers = self.entries.values().flat_map(|e| [e.peer.poll_timeout(), e.sessions.poll_timeout()]);
+        let peers = self.entries.values().flat_map(|e| [e.peer.poll_timeout(), e.peer.receiver.opener.next_expiry()]);
         peers.flatten().chain(self.handshakes.poll_timeout()).min()
     }
 
@@ -229,8 +235,7 @@ impl Endpoint {
             entry.peer.tick(now, deliver, &mut events);
         }
         self.expire_sessions(now);
-        self.events.extend(events);
-        self.bound_events();
+        events.into_iter().for_each(|event| self.push_event(event));
         self.call_peers(now);
     }
 
@@ -270,51 +275,67 @@ impl Endpoint {
         deliver: &mut dyn FnMut(PeerId, &[u8]),
     ) {
         let line_bytes = datagram.len() + path.header_bytes();
-        let peer = sessions::index_of(datagram).and_then(|index| self.indices.get(&index)).copied();
+        let index = TransportHeader::read(datagram).map(|header| header.index);
+        let peer = index.and_then(|index| self.indices.get(&index)).copied();
         let Some((id, entry)) = peer.and_then(|id| self.entries.get_mut(&id).map(|entry| (id, entry))) else {
-            self.count("unknown session");
-            return;
+            return self.count("unknown session");
         };
-        let opened = match entry.sessions.open(datagram, now) {
+        let opened = match entry.peer.receiver.opener.open(datagram, now) {
             Ok(opened) => opened,
-            Err(reason) => {
-                self.count(reason);
-                return;
-            }
+            Err(error) => return self.count(open_error(error)),
         };
-        let (link, number, plain) = (opened.link, opened.number, opened.plain);
-        let confirmed = opened.confirmed;
-        if let Some(established) = confirmed {
-            // The other end has the new keys: from here on we send under them.
-            entry.peer.adopt(established, now);
+        if let Some(lineage) = opened.confirmed {
+            // The client has the new keys: from here on we send under them.
+            entry.peer.sender.sealer.confirm(opened.epoch);
+            entry.peer.adopted(lineage, now);
+            if let Some(settings) = entry.staged.take(opened.epoch) {
+                entry.peer.asked_for(&settings);
+            }
         }
         let mut token = [0; 8];
         (self.random)(&mut token);
-        let opened = Opened { link, number, line_bytes, marked: ecn == CE, plain };
+        let opened = Opened {
+            link: opened.link.get(),
+            number: opened.packet_number,
+            line_bytes,
+            marked: ecn == CE,
+            clear: opened.seal == Seal::Clear,
+            plain: opened.text,
+        };
         let closed = entry.peer.receive(&opened, path, token, now, deliver);
-        let mut events = Vec::new();
         if closed {
-            self.close_session(id, "the other end has ended the session", now);
-        } else {
-            entry.peer.watch(now, &mut events);
+            self.close_session(id, now);
         }
-        self.events.extend(events);
-        self.bound_events();
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let mut events = Vec::new();
+        entry.peer.watch(now, &mut events);
+        events.into_iter().for_each(|event| self.push_event(event));
     }
 
     fn count(&mut self, reason: &'static str) {
         *self.drops.entry(reason).or_insert(0) += 1;
     }
 
-    fn bound_events(&mut self) {
-        while self.events.len() > 1_024 {
+    fn push_event(&mut self, event: Event) {
+        if self.events.len() >= MAX_EVENTS {
             self.events.pop_front();
         }
+        self.events.push_back(event);
     }
 
     fn token(&mut self) -> [u8; 8] {
         let mut token = [0; 8];
         (self.random)(&mut token);
         token
+    }
+}
+
+fn open_error(error: OpenError) -> &'static str {
+    match error {
+        OpenError::Malformed => "transport packet malformed",
+        OpenError::UnknownSession => "unknown session",
+        OpenError::Replay(_) => "replayed",
+        OpenError::Forged => "not authentic",
+        OpenError::ClearRefused => "clear packet refused",
     }
 }

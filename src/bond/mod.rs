@@ -10,7 +10,7 @@
 
 pub mod capacity;
 pub mod cipher;
-pub mod cookie;
+mod cookie;
 pub mod endpoint;
 pub mod flight;
 mod hash;
@@ -19,8 +19,10 @@ pub mod header;
 pub mod keys;
 pub mod ip;
 pub mod link;
+pub mod load;
 pub mod meter;
 pub mod mtu;
+mod noise;
 pub mod pacer;
 pub mod packet;
 pub mod peer;

@@ -221,14 +221,6 @@ impl Peer {
         self.leave(id, now);
     }
 
-    /// Client: every link joins the new session.
-    pub fn join_all(&mut self, mut token: impl FnMut() -> [u8; 8], now: Time) {
-        for link in &mut self.sender.links {
-            let path = link.path;
-            link.join(path, token(), now);
-        }
-    }
-
     /// New keys are in use.
     pub fn adopted(&mut self, lineage: Lineage, now: Time) {
         if lineage.is_new() {

@@ -4,8 +4,11 @@
 //! `writable().await`, then call `try_…` until it says that it would block. Nothing here decides anything about a
 //! packet; that is [`crate::bond`]'s work.
 
+pub mod driver;
+pub mod timer;
 pub mod tun;
 pub mod udp;
 
+pub use driver::{Driver, IoCounters, Wake};
 pub use tun::{Tun, TunKind, TunOptions};
 pub use udp::{Datagram, Ecn, RecvBatch, SendError, Socket, SocketOptions, Transmit};

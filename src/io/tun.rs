@@ -10,6 +10,7 @@
 //! * The name is read back from the kernel, so a pattern (`bond%d`) or no name at all works.
 //! * The device is not persistent: it goes when the last descriptor is closed, also after `kill -9`.
 
+use std::task::{Context, Poll};
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -147,6 +148,11 @@ impl Tun {
     /// Whether every packet begins with a `struct virtio_net_hdr`.
     pub fn vnet_hdr(&self) -> bool {
         self.vnet_hdr
+    }
+
+    /// As [`Tun::readable`], for a loop over several devices and sockets.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.file.poll_read_ready(cx).map_ok(|mut guard| guard.retain_ready())
     }
 
     /// Waits until [`Tun::try_read`] may have a packet.

@@ -16,6 +16,7 @@
 //! * Several datagrams are received in one call (`recvmmsg`, 32 at most), one call to send carries one
 //!   [`Transmit`] (which may be many datagrams by `UDP_SEGMENT`, 64 at most).
 
+use std::task::{Context, Poll};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -288,6 +289,11 @@ impl Socket {
     /// Waits until [`Socket::try_recv`] may have a datagram.
     pub async fn readable(&self) -> io::Result<()> {
         self.io.readable().await
+    }
+
+    /// As [`Socket::readable`], for a loop over many sockets.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_recv_ready(cx)
     }
 
     /// Takes what has come, into `batch`, and returns the number of buffers filled (each one datagram, or several

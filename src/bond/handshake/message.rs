@@ -1,0 +1,266 @@
+//! The byte layout of initiation and response, outside and inside the Noise messages. See `docs/protocol.md`.
+
+use crate::bond::cipher::{Cipher, CipherList, CipherPolicy};
+use crate::bond::cookie::Mac;
+use crate::bond::hash::{self, MAC_LEN};
+use crate::bond::header::DatagramType;
+use crate::bond::noise::{MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD};
+use crate::bond::session::LineageId;
+
+use super::MAX_SETTINGS;
+
+/// The version of the messages' content. Version and timestamp come first in every version.
+pub(crate) const VERSION: u8 = 1;
+
+/// Type and reserved bytes, sender index.
+pub(crate) const INITIATION_HEAD: usize = 8;
+
+/// Type and reserved bytes, sender index, receiver index.
+pub(crate) const RESPONSE_HEAD: usize = 12;
+
+/// Version, timestamp: all that is known of a payload of another version.
+const MIN_INITIATION_PAYLOAD: usize = 9;
+
+const MAX_CIPHERS: usize = 8;
+const MAX_INITIATION_PAYLOAD: usize = 1 + 8 + 1 + 8 + 1 + MAX_CIPHERS + 1 + MAX_SETTINGS;
+const MAX_RESPONSE_PAYLOAD: usize = 1 + 1 + 1 + 1 + 1 + MAX_CIPHERS + 1 + MAX_SETTINGS;
+
+/// An initiation, taken apart; nothing but its layout has been checked.
+pub(crate) struct InitiationParts<'m> {
+    pub sender: u32,
+    pub noise: &'m [u8],
+    pub mac1: &'m Mac,
+    pub mac2: &'m Mac,
+    /// What `mac1` is made over.
+    pub before_mac1: &'m [u8],
+    /// What `mac2` is made over.
+    pub before_mac2: &'m [u8],
+}
+
+impl<'m> InitiationParts<'m> {
+    pub fn parse(datagram: &'m [u8]) -> Option<Self> {
+        let (before_mac2, mac2) = datagram.split_last_chunk::<MAC_LEN>()?;
+        let (before_mac1, mac1) = before_mac2.split_last_chunk::<MAC_LEN>()?;
+        let (prefix, rest) = before_mac1.split_first_chunk::<4>()?;
+        let (sender, noise) = rest.split_first_chunk::<4>()?;
+        let payload = noise.len().checked_sub(MESSAGE_1_OVERHEAD)?;
+        let fits = (MIN_INITIATION_PAYLOAD..=MAX_INITIATION_PAYLOAD).contains(&payload);
+        (fits && *prefix == DatagramType::Initiation.handshake_prefix()).then_some(InitiationParts {
+            sender: u32::from_be_bytes(*sender),
+            noise,
+            mac1,
+            mac2,
+            before_mac1,
+            before_mac2,
+        })
+    }
+}
+
+/// A response, taken apart; nothing but its layout has been checked.
+pub(crate) struct ResponseParts<'m> {
+    pub sender: u32,
+    pub receiver: u32,
+    pub noise: &'m [u8],
+    pub mac1: &'m Mac,
+    /// What `mac1` is made over.
+    pub before_mac1: &'m [u8],
+}
+
+impl<'m> ResponseParts<'m> {
+    pub fn parse(datagram: &'m [u8]) -> Option<Self> {
+        let (before_mac1, mac1) = datagram.split_last_chunk::<MAC_LEN>()?;
+        let (prefix, rest) = before_mac1.split_first_chunk::<4>()?;
+        let (sender, rest) = rest.split_first_chunk::<4>()?;
+        let (receiver, noise) = rest.split_first_chunk::<4>()?;
+        let payload = noise.len().checked_sub(MESSAGE_2_OVERHEAD)?;
+        let fits = (2..=MAX_RESPONSE_PAYLOAD).contains(&payload);
+        (fits && *prefix == DatagramType::Response.handshake_prefix()).then_some(ResponseParts {
+            sender: u32::from_be_bytes(*sender),
+            receiver: u32::from_be_bytes(*receiver),
+            noise,
+            mac1,
+            before_mac1,
+        })
+    }
+}
+
+/// Appends the MAC over everything that is in `message`.
+pub(crate) fn append_mac<const KEY: usize>(message: &mut Vec<u8>, key: &[u8; KEY]) -> Mac {
+    let mac = hash::mac128(key, &[message]);
+    message.extend_from_slice(&mac);
+    mac
+}
+
+/// What an initiation says, behind version and timestamp.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct InitiationPayload {
+    pub timestamp: u64,
+    pub aes_instructions: bool,
+    /// The lineage that the initiator wants to continue.
+    pub lineage: Option<LineageId>,
+    pub policy: CipherPolicy,
+    pub settings: Vec<u8>,
+}
+
+/// Why a payload is not understood.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PayloadError {
+    /// It is of another version; the timestamp is known all the same.
+    Version {
+        version: u8,
+        timestamp: u64,
+    },
+    Malformed,
+}
+
+impl InitiationPayload {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        out.extend_from_slice(&self.timestamp.to_be_bytes());
+        out.push(u8::from(self.aes_instructions));
+        out.extend_from_slice(&self.lineage.map_or(0, LineageId::get).to_be_bytes());
+        write_policy(&mut out, &self.policy);
+        write_settings(&mut out, &self.settings);
+        out
+    }
+
+    pub fn parse(payload: &[u8]) -> Result<Self, PayloadError> {
+        let mut reader = Reader(payload);
+        let version = reader.byte()?;
+        let timestamp = reader.u64()?;
+        if version != VERSION {
+            return Err(PayloadError::Version { version, timestamp });
+        }
+        let aes_instructions = reader.flag()?;
+        let lineage = LineageId::new(reader.u64()?);
+        let policy = reader.policy()?;
+        let settings = reader.settings()?;
+        reader.end()?;
+        Ok(InitiationPayload { timestamp, aes_instructions, lineage, policy, settings })
+    }
+}
+
+/// What a response says, behind the version.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ResponsePayload {
+    pub status: Status,
+    /// The responder's policy, so that the initiator can say what is wrong.
+    pub policy: CipherPolicy,
+    pub settings: Vec<u8>,
+}
+
+/// Whether a responder agrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Accepted { cipher: Cipher, resumed: bool },
+    NoCommonCipher,
+    UnsupportedVersion,
+}
+
+impl ResponsePayload {
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (status, cipher, resumed) = match self.status {
+            Status::Accepted { cipher, resumed } => (0, cipher.id(), resumed),
+            Status::NoCommonCipher => (1, 0, false),
+            Status::UnsupportedVersion => (2, 0, false),
+        };
+        let mut out = vec![VERSION, status, u8::from(resumed), cipher];
+        write_policy(&mut out, &self.policy);
+        write_settings(&mut out, &self.settings);
+        out
+    }
+
+    pub fn parse(payload: &[u8]) -> Result<Self, PayloadError> {
+        let mut reader = Reader(payload);
+        let version = reader.byte()?;
+        if version != VERSION {
+            return Err(PayloadError::Version { version, timestamp: 0 });
+        }
+        let status = reader.byte()?;
+        let resumed = reader.flag()?;
+        let cipher = Cipher::from_id(reader.byte()?);
+        let status = match (status, cipher, resumed) {
+            (0, Some(cipher), resumed) => Status::Accepted { cipher, resumed },
+            (1, None, false) => Status::NoCommonCipher,
+            (2, None, false) => Status::UnsupportedVersion,
+            _ => return Err(PayloadError::Malformed),
+        };
+        let policy = reader.policy()?;
+        let settings = reader.settings()?;
+        reader.end()?;
+        Ok(ResponsePayload { status, policy, settings })
+    }
+}
+
+fn write_policy(out: &mut Vec<u8>, policy: &CipherPolicy) {
+    match policy {
+        CipherPolicy::Auto => out.push(0),
+        // No cipher at all is not `auto`: a list of one number that no cipher has.
+        CipherPolicy::Only(list) if list.as_slice().is_empty() => out.extend([1, 0]),
+        CipherPolicy::Only(list) => {
+            out.push(list.as_slice().len() as u8);
+            out.extend(list.as_slice().iter().map(|cipher| cipher.id()));
+        }
+    }
+}
+
+fn write_settings(out: &mut Vec<u8>, settings: &[u8]) {
+    out.push(settings.len() as u8);
+    out.extend_from_slice(settings);
+}
+
+struct Reader<'p>(&'p [u8]);
+
+impl<'p> Reader<'p> {
+    fn take(&mut self, len: usize) -> Result<&'p [u8], PayloadError> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(PayloadError::Malformed)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, PayloadError> {
+        let (&byte, rest) = self.0.split_first().ok_or(PayloadError::Malformed)?;
+        self.0 = rest;
+        Ok(byte)
+    }
+
+    fn u64(&mut self) -> Result<u64, PayloadError> {
+        let (bytes, rest) = self.0.split_first_chunk::<8>().ok_or(PayloadError::Malformed)?;
+        self.0 = rest;
+        Ok(u64::from_be_bytes(*bytes))
+    }
+
+    /// One byte of which only the lowest bit may be set.
+    fn flag(&mut self) -> Result<bool, PayloadError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(PayloadError::Malformed),
+        }
+    }
+
+    /// Ciphers that do not exist yet are passed over.
+    fn policy(&mut self) -> Result<CipherPolicy, PayloadError> {
+        let len = usize::from(self.byte()?);
+        if len > MAX_CIPHERS {
+            return Err(PayloadError::Malformed);
+        }
+        let ids = self.take(len)?;
+        if ids.is_empty() {
+            return Ok(CipherPolicy::Auto);
+        }
+        Ok(CipherPolicy::Only(CipherList::new(ids.iter().filter_map(|&id| Cipher::from_id(id)))))
+    }
+
+    fn settings(&mut self) -> Result<Vec<u8>, PayloadError> {
+        let len = usize::from(self.byte()?);
+        if len > MAX_SETTINGS {
+            return Err(PayloadError::Malformed);
+        }
+        self.take(len).map(<[u8]>::to_vec)
+    }
+
+    fn end(self) -> Result<(), PayloadError> {
+        if self.0.is_empty() { Ok(()) } else { Err(PayloadError::Malformed) }
+    }
+}
