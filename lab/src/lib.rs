@@ -1,1 +1,4 @@
-//! The test laboratory: namespaces, emulated lines and traffic.
+//! The test laboratory of `bonding`: namespaces, emulated WAN lines, traffic.
+
+pub mod line;
+pub mod random;
