@@ -159,13 +159,11 @@ fn a_shorter_delay_does_not_reorder() {
 fn jitter_keeps_order_and_mean() {
     let config = LineConfig { delay: at(30), jitter: at(10), ..LineConfig::default() };
     let mut line = Line::new(config, 42);
-    let mut sent = 0;
     let mut expected = 0;
     let mut delays = Vec::new();
-    for us in (0..600_000_000u64).step_by(1000) {
-        let now = Duration::from_micros(us);
+    for sent in 0..600_000u64 {
+        let now = at(sent);
         line.push(now, (sent, now), 100);
-        sent += 1;
         while let Some(due) = line.next_due().filter(|due| *due <= now) {
             let (number, pushed) = line.pop_due(due).expect("next_due is exact");
             assert_eq!(number, expected, "reordered");
