@@ -27,6 +27,9 @@ pub const VNET_HDR_LEN: usize = 10;
 /// Longest interface name, in bytes (`IFNAMSIZ` without its terminating zero).
 pub const MAX_NAME_LEN: usize = 15;
 
+/// What a reader waits for: a device that was deleted has an error and nothing to read (`EPOLLERR` alone).
+const READ: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// Why a device could not be opened or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
@@ -126,7 +129,7 @@ impl Tun {
         let flags = fcntl(&fd, FcntlArg::F_GETFL).map_err(|e| wrap("read its flags", e.into()))?;
         fcntl(&fd, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK))
             .map_err(|e| wrap("make it non-blocking", e.into()))?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = READ | Interest::WRITABLE;
         // SAFETY: a `File` keeps the one descriptor that it owns, and `Tun` never takes it out of the `AsyncFd`.
         let file = unsafe { AsyncFd::register_with_interest(File::from(fd), interest) }
             .map_err(|e| wrap("register it with the event loop", e.into()))?;
@@ -157,7 +160,7 @@ impl Tun {
 
     /// Waits until [`Tun::try_read`] may have a packet.
     pub async fn readable(&self) -> io::Result<()> {
-        self.file.readable().await.map(|mut guard| guard.retain_ready())
+        self.file.ready(READ).await.map(|mut guard| guard.retain_ready())
     }
 
     /// Takes one packet that the kernel routed into the device, and returns its length.
@@ -166,7 +169,14 @@ impl Tun {
     /// header). `WouldBlock`: there is none, wait with [`Tun::readable`]. Any other error means that the device is
     /// gone (somebody deleted it: `EBADFD`) and must be opened again.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.try_io(Interest::READABLE, |mut file| retry(|| file.read(buf)))
+        let mut read = |mut file: &File| retry(|| file.read(buf));
+        match self.file.try_io(Interest::READABLE, &mut read) {
+            // tokio keeps the two apart, and takes one at a time here.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.file.try_io(Interest::ERROR, read)
+            }
+            other => other,
+        }
     }
 
     /// Waits until [`Tun::try_write`] may work again after `WouldBlock`.

@@ -114,7 +114,7 @@ impl From<io::Error> for SendError {
                 | libc::EHOSTDOWN,
             ) => SendError::Unreachable(error),
             Some(libc::EPERM | libc::EACCES) => SendError::Refused(error),
-            Some(libc::ENODEV | libc::ENXIO | libc::EADDRNOTAVAIL | libc::EINVAL) => SendError::Gone(error),
+            Some(libc::ENODEV | libc::ENXIO | libc::EADDRNOTAVAIL) => SendError::Gone(error),
             Some(libc::ENOBUFS | libc::ENOMEM) => SendError::NoBuffers(error),
             _ => SendError::Other(error),
         }
@@ -329,27 +329,16 @@ impl Socket {
     pub fn try_send(&self, transmit: &Transmit<'_>) -> Result<usize, SendError> {
         let stride = transmit.stride();
         let count = transmit.contents.len().div_ceil(stride).max(1);
-        let segments = if count > 1 { Some(stride) } else { None };
         if count > 1 && count > self.max_segments() {
             return self.send_one_by_one(transmit, stride);
         }
-        match self.send_quinn(transmit.as_quinn(transmit.contents, segments)) {
+        if count == 1 {
+            return self.send_one(transmit, transmit.contents).map(|()| 1);
+        }
+        match self.send_quinn(transmit.as_quinn(transmit.contents, Some(stride))) {
             Ok(()) => Ok(count),
-            Err(error) if count > 1 && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
-                self.send_one_by_one(transmit, stride)
-            }
-            Err(error) => {
-                // A lone datagram cannot fail for want of segmentation offload: what `quinn-udp` has concluded is
-                // wrong.
-                if count == 1 && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) {
-                    self.reset_offload()?;
-                }
-                // The source that the caller chose is no longer ours; the socket is sound.
-                if transmit.source.is_some() && error.raw_os_error() == Some(libc::EINVAL) {
-                    return Err(SendError::Unreachable(error));
-                }
-                Err(error.into())
-            }
+            Err(error) if is_offload_refusal(&error) => self.send_one_by_one(transmit, stride),
+            Err(error) => Err(self.classify(error)),
         }
     }
 
@@ -366,16 +355,60 @@ impl Socket {
         Ok(transmits.len())
     }
 
+    /// Whether the device or the address that the socket is bound to is gone, so that it can never send again. The
+    /// device may be back under its name: the socket knows it by its index, which is another one then.
+    ///
+    /// Costs a few system calls. [`Socket::try_send`] asks when there is no way to a destination, because the kernel's
+    /// answer is the same (`ENETUNREACH`) whether a route is missing or all of this.
+    pub fn is_gone(&self) -> bool {
+        let device_gone = self.options.device.is_some() && socket2::SockRef::from(&self.io).device().is_err();
+        device_gone || self.address_gone()
+    }
+
+    fn address_gone(&self) -> bool {
+        if self.local.ip().is_unspecified() {
+            return false;
+        }
+        let mut address = self.local;
+        address.set_port(0);
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP));
+        let bound = socket.and_then(|socket| socket.bind(&address.into()));
+        bound.is_err_and(|error| error.raw_os_error() == Some(libc::EADDRNOTAVAIL))
+    }
+
+    fn classify(&self, error: io::Error) -> SendError {
+        let unreachable = matches!(
+            error.raw_os_error(),
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EINVAL)
+        );
+        match unreachable {
+            true if self.is_gone() => SendError::Gone(error),
+            // With EINVAL, the source that the caller chose is no longer ours; the socket itself is sound.
+            true => SendError::Unreachable(error),
+            false => error.into(),
+        }
+    }
+
     fn send_one_by_one(&self, transmit: &Transmit<'_>, stride: usize) -> Result<usize, SendError> {
         let mut sent = 0;
         for payload in transmit.contents.chunks(stride) {
-            match self.send_quinn(transmit.as_quinn(payload, None)) {
+            match self.send_one(transmit, payload) {
                 Ok(()) => sent += 1,
-                Err(error) if sent == 0 => return Err(error.into()),
+                Err(error) if sent == 0 => return Err(error),
                 Err(_) => break,
             }
         }
         Ok(sent)
+    }
+
+    fn send_one(&self, transmit: &Transmit<'_>, payload: &[u8]) -> Result<(), SendError> {
+        self.send_quinn(transmit.as_quinn(payload, None)).map_err(|error| {
+            // A lone datagram cannot fail for want of segmentation offload: `quinn-udp` has drawn the wrong conclusion.
+            if is_offload_refusal(&error) {
+                let _ = self.reset_offload();
+            }
+            self.classify(error)
+        })
     }
 
     fn send_quinn(&self, transmit: quinn_udp::Transmit<'_>) -> io::Result<()> {
@@ -481,6 +514,11 @@ fn new_state(io: &UdpSocket, gro: bool) -> io::Result<UdpSocketState> {
         let _ = setsockopt(io, sockopt::UdpGroSegment, &false);
     }
     Ok(state)
+}
+
+/// The answers that `quinn-udp` takes for a lack of segmentation offload.
+fn is_offload_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
 }
 
 /// Asks for the buffers, first past the administrator's limit and then within it. A smaller buffer is no reason to

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::{Address, Link, Netlink};
 use crate::io::{Tun, TunKind, TunOptions};
@@ -129,12 +129,6 @@ impl Bench {
     pub(crate) async fn delete(&self, name: &str) {
         let index = self.link(name).await.index;
         self.handle.link().del(index).execute().await.unwrap();
-    }
-
-    pub(crate) async fn rename(&self, from: &str, to: &str) {
-        let index = self.link(from).await.index;
-        let message = LinkMessageBuilder::<LinkUnspec>::new().index(index).name(to.to_owned()).build();
-        self.handle.link().set(message).execute().await.unwrap();
     }
 
     /// Sets an address that is not ours.
