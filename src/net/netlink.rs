@@ -221,6 +221,18 @@ impl Netlink {
         tokio::time::timeout(DEADLINE, work).await.map_err(|_| Error::Timeout(action()))?
     }
 
+    #[cfg(test)]
+    pub(super) async fn break_connection(&self) {
+        let task = {
+            let connection = self.connection.lock().unwrap();
+            connection.task.abort_handle()
+        };
+        task.abort();
+        while !task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn handle(&self) -> Result<rtnetlink::Handle, Error> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if connection.task.is_finished() {

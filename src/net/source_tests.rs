@@ -2,9 +2,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::super::namespace::{Bench, hardware_address, run};
+use super::super::state::default_through;
+use super::super::sysctl::Sysctls;
 use super::super::{Desired, Netlink, Ownership, Reconciler};
 use super::*;
-use crate::io::{SendError, Socket, SocketOptions, Transmit, Tun};
+use crate::io::{RecvBatch, SendError, Socket, SocketOptions, Transmit, Tun};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -235,5 +237,72 @@ fn without_its_gateway_a_link_is_silent() {
             Err(SendError::Unreachable(_)) => {}
             other => panic!("{other:?}"),
         }
+    });
+}
+
+/// A UDP datagram in IPv4 in Ethernet, as a line would deliver it.
+fn frame(from: [u8; 4], to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let IpAddr::V4(destination) = to.ip() else { panic!("IPv4 only") };
+    let total = 28 + payload.len() as u16;
+    let mut ip = vec![0x45, 0, (total >> 8) as u8, total as u8, 0, 0, 0, 0, 64, 17, 0, 0];
+    ip.extend(from);
+    ip.extend(destination.octets());
+    let mut sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    ip[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1, 0x08, 0x00]);
+    frame.extend(ip);
+    frame.extend(5000u16.to_be_bytes());
+    frame.extend(to.port().to_be_bytes());
+    frame.extend((8 + payload.len() as u16).to_be_bytes());
+    frame.extend([0, 0]); // no checksum
+    frame.extend(payload);
+    frame
+}
+
+async fn received(socket: &Socket) -> Vec<u8> {
+    let mut batch = RecvBatch::with_buffer_len(1, 2048);
+    let look = async {
+        loop {
+            socket.readable().await.unwrap();
+            if socket.try_recv(&mut batch).is_ok() {
+                return batch.datagrams().next().unwrap().payload.to_vec();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), look).await.expect("nothing was let in")
+}
+
+/// With the default route in the bond a strict reverse path filter takes what a line delivers for forged, unless a
+/// `from` rule leads back to the line, or the filter is loose.
+#[test]
+fn strict_filtering_and_the_default_route_in_the_bond() {
+    run(|bench| async move {
+        let (_bond, bond) = bench.card("bond0").await;
+        let (card, index) = bench.card("wan0").await;
+        bench.address("wan0", "192.168.1.10", 24).await;
+        bench.netlink.add_route(&default_through(bond, Family::V4, MAIN, 0), 4).await.unwrap();
+        std::fs::write("/proc/sys/net/ipv4/conf/wan0/rp_filter", "1").unwrap();
+        let paths = [
+            path(0, index, "192.168.1.10", 24, Some("192.168.1.1")),
+            path(1, index, "192.168.1.10", 24, Some("192.168.1.2")),
+        ];
+        let far = [203, 0, 113, 5];
+
+        apply(&bench.netlink, &paths[..1]).await;
+        let alone = socket(&paths[0], true);
+        card.try_write(&frame(far, alone.local_addr(), b"by the rule")).unwrap();
+        assert_eq!(received(&alone).await, b"by the rule");
+
+        let made = apply(&bench.netlink, &paths).await;
+        assert_eq!(made.loose_rp_filter, [index]);
+        card.try_write(&frame(far, alone.local_addr(), b"lost")).unwrap();
+        let mut sysctls = Sysctls::new();
+        sysctls.relax_rp_filter("wan0").unwrap();
+        card.try_write(&frame(far, alone.local_addr(), b"by the loose filter")).unwrap();
+        assert_eq!(received(&alone).await, b"by the loose filter");
     });
 }

@@ -120,6 +120,22 @@ impl Owned {
     pub fn is_empty(&self) -> bool {
         self.addresses.is_empty() && self.routes.is_empty() && self.rules.is_empty()
     }
+
+    /// One line each, in the words of `ip`, with the names of the interfaces as far as `links` knows them.
+    pub fn lines(&self, links: &[Link]) -> Vec<String> {
+        let named = |text: String| {
+            let words = text.split(' ').map(|word| {
+                let index = word.strip_prefix('#').and_then(|number| number.parse::<u32>().ok());
+                let link = index.and_then(|index| links.iter().find(|link| link.index == index));
+                link.map_or(word, |link| link.name.as_str())
+            });
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let addresses = self.addresses.iter().map(|address| format!("address {address}"));
+        let routes = self.routes.iter().map(|route| format!("route {route}"));
+        let rules = self.rules.iter().map(|rule| format!("rule {rule}"));
+        addresses.chain(routes).chain(rules).map(named).collect()
+    }
 }
 
 /// One step from what is to what shall be.

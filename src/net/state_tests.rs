@@ -398,3 +398,60 @@ fn errors_say_what_the_kernel_said() {
         assert!(matches!(error, Error::NoLink(_)), "{error}");
     });
 }
+
+#[test]
+fn kinds_of_routes_replace_each_other() {
+    run(|bench| async move {
+        let (_wan, wan) = bench.card("wan0").await;
+        let mut reconciler = reconciler(&bench).await;
+        for destination in ["0.0.0.0/0", "::/0", "10.0.0.0/8", "fd00::/8"] {
+            let through = route(destination, TABLE, 7, wan, None);
+            let unreachable = Route { target: Target::Unreachable, ..through };
+            for (n, wanted) in [through, unreachable, through].into_iter().enumerate() {
+                let desired = Desired { routes: vec![wanted], ..Desired::default() };
+                let report = reconciler.reconcile(&desired).await.unwrap();
+                assert!(report.is_complete(), "{report:?}");
+                if n > 0 {
+                    assert_eq!(report.done, [Change::ReplaceRoute(wanted)]);
+                }
+                assert_eq!(reconciler.list_owned().await.unwrap().routes, [wanted]);
+            }
+            reconciler.clear().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_broken_connection_is_made_anew() {
+    run(|bench| async move {
+        bench.netlink.break_connection().await;
+        assert_eq!(bench.link("lo").await.index, 1);
+    });
+}
+
+#[test]
+fn owned_by_name() {
+    let link = |index, name: &str| Link {
+        index,
+        name: name.to_owned(),
+        up: true,
+        carrier: true,
+        point_to_point: false,
+        loopback: false,
+        mtu: 1500,
+    };
+    let owned = Owned {
+        addresses: vec![address(3, "10.9.0.1", 24)],
+        routes: vec![route("0.0.0.0/0", TABLE, 0, 4, Some("192.0.2.1")), route("::/0", MAIN, 5, 77, None)],
+        rules: vec![mark_rule(Family::V4, 600, 1, TABLE)],
+    };
+    assert_eq!(
+        owned.lines(&[link(3, "bond0"), link(4, "wan0")]),
+        [
+            "address 10.9.0.1/24 dev bond0",
+            "route default (IPv4) via 192.0.2.1 dev wan0 table 45057",
+            "route default (IPv6) dev #77 table main metric 5",
+            "rule 600: from all (IPv4) fwmark 0x1 lookup 45057",
+        ]
+    );
+}
