@@ -1,8 +1,12 @@
 //! Contradictions between options that are each right by themselves.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
-use super::read::{At, Log, Sourced};
+use super::key::PublicKey;
+use super::log::{At, Log};
+use super::read::Sourced;
 use super::schema::{SectionSpec, Side};
 use super::spelling::nearest;
 use super::types::*;
@@ -60,7 +64,7 @@ fn check_role(sourced: &Sourced, log: &mut Log<'_>) {
             }
         }
     }
-    if !globals.enabled {
+    if !globals.enabled || !log.whole {
         return;
     }
     if globals.role == Role::Client && sourced.config.links.is_empty() {
@@ -109,7 +113,10 @@ fn check_interface(sourced: &Sourced, log: &mut Log<'_>) {
     }
     for (index, net) in bond.addresses.iter().enumerate() {
         if bond.addresses.iter().take(index).any(|other| other.address == net.address) {
-            log.error(at(section, "ipaddr"), format!("'{}' is there twice", net.address));
+            log.error(
+                at(section, address_option(log, section, net)),
+                format!("'{}' is there twice", net.address),
+            );
         }
         if net.address.is_unspecified() || net.address.is_multicast() || net.address.is_loopback() {
             log.error(
@@ -147,6 +154,11 @@ fn check_interface(sourced: &Sourced, log: &mut Log<'_>) {
             log.error(at(section, "watchdog_timeout"), "is shorter than 'watchdog_period'");
         }
     }
+}
+
+/// The option that an address of the bond most likely came from.
+fn address_option(log: &Log<'_>, section: Option<usize>, net: &IpNet) -> &'static str {
+    if net.address.is_ipv6() && given(log, section, "ip6addr") { "ip6addr" } else { "ipaddr" }
 }
 
 /// Whether there is an IPv4 `ipaddr` for a netmask to apply to.
@@ -224,7 +236,8 @@ fn check_links(sourced: &Sourced, log: &mut Log<'_>) {
         }
         check_families(link, index, log);
         check_link_addresses(link, index, bond, log);
-        if link.servers.is_empty() && config.globals.enabled && !given(log, index, "server") {
+        check_servers(link, index, sourced, log);
+        if link.servers.is_empty() && config.globals.enabled && log.whole && !given(log, index, "server") {
             let message =
                 "is missing; it must be an IP address or a host name, here or in section 'interface'";
             log.error(at(index, "server"), message);
@@ -331,17 +344,20 @@ fn check_link_addresses(link: &Link, index: Option<usize>, bond: &Interface, log
             log.error(at(index, option), format!("'{gateway}' is this link's own address"));
         }
     }
+}
+
+fn check_servers(link: &Link, index: Option<usize>, sourced: &Sourced, log: &mut Log<'_>) {
+    let place = at(if given(log, index, "server") { index } else { sourced.bond_at }, "server");
     for server in &link.servers {
         let Host::Address(address) = server else { continue };
-        let option = if given(log, index, "server") { "server" } else { "interface" };
-        if let Some(net) = bond.addresses.iter().find(|net| net.contains(*address)) {
+        if let Some(net) = sourced.config.bond.addresses.iter().find(|net| net.contains(*address)) {
             let message = format!(
-                "the server {address} would be reachable only through the bond: it is inside {}",
+                "'{address}' is inside the bond's own network {}: it can be reached only through the bond",
                 net.trunc()
             );
-            log.error(at(index, option), message);
+            log.error(place, message);
         } else if address.is_unspecified() || address.is_multicast() {
-            log.error(at(index, option), format!("'{address}' cannot be a server's address"));
+            log.error(place, format!("'{address}' cannot be a server's address"));
         }
     }
 }
@@ -403,11 +419,19 @@ fn way(link: &Link) -> impl PartialEq {
 
 fn check_peers(sourced: &Sourced, log: &mut Log<'_>) {
     let config = &sourced.config;
-    let mut seen: Vec<(IpNet, &str)> = Vec::new();
+    let mut keys: HashMap<PublicKey, &str> = HashMap::new();
+    let mut nets: Vec<(IpNet, usize, &str)> = Vec::new();
     for (index, (peer, section)) in config.peers.iter().zip(&sourced.peers_at).enumerate() {
-        if let Some(other) = config.peers.iter().take(index).find(|other| other.public_key == peer.public_key)
-        {
-            log.error(At::option(*section, "public_key"), format!("is the key of peer '{}' too", other.name));
+        match keys.entry(peer.public_key) {
+            Entry::Occupied(other) => {
+                log.error(
+                    At::option(*section, "public_key"),
+                    format!("is the key of peer '{}' too", other.get()),
+                );
+            }
+            Entry::Vacant(slot) => {
+                slot.insert(&peer.name);
+            }
         }
         let own = peer
             .addresses
@@ -420,18 +444,31 @@ fn check_peers(sourced: &Sourced, log: &mut Log<'_>) {
                 log.error(At::option(*section, option), message);
                 continue;
             }
-            if let Some((other, name)) =
-                seen.iter().find(|(other, name)| *name != peer.name && other.overlaps(&net))
-            {
-                let message = format!("'{net}' overlaps {other} of peer '{name}'");
-                log.error(At::option(*section, option), message);
-            }
             if let Some(server) = config.bond.addresses.iter().find(|server| net.contains(server.address)) {
                 let message = format!("'{net}' holds the server's own address {}", server.address);
                 log.error(At::option(*section, option), message);
             }
-            seen.push((net, &peer.name));
+            nets.push((net, index, option));
         }
+    }
+    check_overlaps(nets, sourced, log);
+}
+
+/// Finds networks of different peers that share addresses. Networks are nested or apart, so in the order of their first
+/// addresses, the larger ones first, only those that hold the current one need be remembered.
+fn check_overlaps(mut nets: Vec<(IpNet, usize, &str)>, sourced: &Sourced, log: &mut Log<'_>) {
+    nets.sort_by_key(|(net, peer, _)| (net.network(), net.prefix, *peer));
+    let mut outer: Vec<(IpNet, usize)> = Vec::new();
+    for (net, peer, option) in nets {
+        while outer.last().is_some_and(|(other, _)| !other.overlaps(&net)) {
+            outer.pop();
+        }
+        let other = outer.last().filter(|(_, other)| *other != peer);
+        if let Some(((other, owner), section)) = other.zip(sourced.peers_at.get(peer)) {
+            let name = sourced.config.peers.get(*owner).map_or("", |peer| peer.name.as_str());
+            log.error(At::option(*section, option), format!("'{net}' overlaps {other} of peer '{name}'"));
+        }
+        outer.push((net, peer));
     }
 }
 
@@ -445,7 +482,9 @@ fn check_rules(sourced: &Sourced, log: &mut Log<'_>) {
             check_rule_link(name, section, sourced, log);
         }
         match &rule.action {
-            Action::Bond { policy: None, links, .. } if links.is_empty() => {
+            Action::Bond { .. }
+                if !["policy", "link", "outside"].iter().any(|name| given(log, section, name)) =>
+            {
                 log.error(
                     At { section, ..At::default() },
                     "says nothing to do: it needs 'policy', 'link' or 'outside'",
@@ -468,7 +507,8 @@ fn check_rules(sourced: &Sourced, log: &mut Log<'_>) {
         for (option, used) in
             [("src_port", !rule.source_ports.is_empty()), ("dest_port", !rule.destination_ports.is_empty())]
         {
-            if used && (rule.protocols.is_empty() || !ports) {
+            let known = given(log, section, "proto") != rule.protocols.is_empty();
+            if used && known && (rule.protocols.is_empty() || !ports) {
                 log.error(
                     at(section, option),
                     "ports need `option proto` with nothing but tcp, udp, sctp or udplite",
@@ -491,6 +531,9 @@ fn check_rules(sourced: &Sourced, log: &mut Log<'_>) {
 fn check_rule_link(name: &str, section: Option<usize>, sourced: &Sourced, log: &mut Log<'_>) {
     if sourced.config.links.iter().any(|link| link.name == name) {
         return;
+    }
+    if log.is_full() {
+        return log.error(at(section, "link"), "");
     }
     if sourced.disabled_links.iter().any(|link| link == name) {
         log.warning(at(section, "link"), format!("link '{name}' is disabled"));

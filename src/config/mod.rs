@@ -8,16 +8,21 @@
 //! refused whole. What a right file lacks to run (a key that only the user can supply) is [`Config::not_ready`].
 
 pub mod key;
+pub mod mlvpn;
 pub mod schema;
 pub mod types;
 pub mod uci;
 pub mod value;
 
 mod consistency;
+mod log;
 mod problem;
 mod read;
+mod reader;
 mod spelling;
 
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::{fs, io};
 
@@ -25,7 +30,7 @@ pub use problem::{Problem, Severity};
 pub use read::{MAX_LINKS, MAX_PEERS};
 pub use types::*;
 
-use read::{At, Log};
+use log::{At, Log};
 
 /// What [`load`] found in a file.
 #[derive(Clone, Debug)]
@@ -46,7 +51,7 @@ impl Report {
 /// Reads the text of a configuration. `file` is its name in messages.
 pub fn load(text: &str, file: &str) -> Report {
     let (document, syntax_errors) = uci::parse(text);
-    let mut log = Log { file, document: &document, problems: Vec::new() };
+    let mut log = Log::new(file, &document, syntax_errors.is_empty());
     for error in syntax_errors {
         log.error(At { line: Some(error.line), ..At::default() }, error.message);
     }
@@ -81,20 +86,39 @@ pub fn load_bytes(bytes: &[u8], file: &str) -> Report {
     report
 }
 
-/// Reads a file.
+/// Reads a file. Others than its owner being able to read a secret in it is a warning.
 ///
 /// # Errors
 ///
 /// When the file cannot be read. What is wrong inside is in the report.
 pub fn load_file(path: &Path) -> io::Result<Report> {
-    use io::Read as _;
     let limit = u64::try_from(uci::MAX_BYTES).unwrap_or(u64::MAX) + 1;
+    let name = path.display().to_string();
+    let file = fs::File::open(path)?;
+    let mode = file.metadata()?.mode();
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(load_bytes(&bytes, &path.display().to_string()))
+    file.take(limit).read_to_end(&mut bytes)?;
+    let mut report = load_bytes(&bytes, &name);
+    if mode & 0o044 != 0 && report.config.as_ref().is_some_and(Config::holds_secret) {
+        report.problems.push(Problem {
+            severity: Severity::Warning,
+            message: format!("holds a secret key and others can read it: run `chmod 600 {name}`"),
+            file: name,
+            line: 0,
+            section: None,
+            option: None,
+        });
+    }
+    Ok(report)
 }
 
 impl Config {
+    fn holds_secret(&self) -> bool {
+        self.globals.private_key.is_some()
+            || self.bond.preshared_key.is_some()
+            || self.peers.iter().any(|peer| peer.preshared_key.is_some())
+    }
+
     /// What this configuration lacks before it can run although nothing in it is wrong: things that only the user can
     /// supply. `file` is its name in messages. The private key's file is not looked at; see
     /// [`Globals::read_private_key`].

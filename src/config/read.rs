@@ -1,76 +1,19 @@
 //! From the sections of a file to the typed [`Config`], by the schema; every problem is noted and reading goes on.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use super::key::{PublicKey, Secret};
-use super::problem::{Problem, Severity};
-use super::schema::{Kind, OptionSpec, SectionSpec};
+use super::key::PublicKey;
+use super::log::{At, Log};
+use super::reader::Reader;
+use super::schema::{SECTIONS, SectionSpec};
 use super::spelling::nearest;
 use super::types::*;
-use super::uci::{Document, Section};
-use super::value::{self, Host, IpNet, Mark, Rate, Table};
+use super::uci::Document;
+use super::value::{self, Host, IpNet, Mark, Table};
 
 /// The largest number of links of a client.
 pub const MAX_LINKS: usize = 32;
 
 /// The largest number of peers of a server.
 pub const MAX_PEERS: usize = 2048;
-
-/// The problems found so far, and what is needed to say where.
-pub(super) struct Log<'a> {
-    pub(super) file: &'a str,
-    pub(super) document: &'a Document,
-    pub(super) problems: Vec<Problem>,
-}
-
-impl Log<'_> {
-    pub(super) fn error(&mut self, at: At<'_>, message: impl Into<String>) {
-        self.push(Severity::Error, at, message.into());
-    }
-
-    pub(super) fn warning(&mut self, at: At<'_>, message: impl Into<String>) {
-        self.push(Severity::Warning, at, message.into());
-    }
-
-    pub(super) fn push(&mut self, severity: Severity, at: At<'_>, message: String) {
-        let section = at.section.and_then(|index| self.document.sections.get(index));
-        let entry = section.zip(at.option).and_then(|(section, name)| section.entry(name));
-        let line = at.line.or(entry.map(|entry| entry.line())).or(section.map(|section| section.line));
-        self.problems.push(Problem {
-            severity,
-            file: self.file.to_owned(),
-            line: line.unwrap_or(0),
-            section: at.section.map(|index| self.document.label(index)),
-            option: at.option.map(str::to_owned),
-            message,
-        });
-    }
-
-    pub(super) fn has_errors(&self) -> bool {
-        self.problems.iter().any(|problem| problem.severity == Severity::Error)
-    }
-}
-
-/// A place in the file: a section by its index, an option by its name, a line where it is known better.
-#[derive(Clone, Copy, Default)]
-pub(super) struct At<'a> {
-    pub(super) section: Option<usize>,
-    pub(super) option: Option<&'a str>,
-    pub(super) line: Option<usize>,
-}
-
-impl<'a> At<'a> {
-    pub(super) fn section(index: usize) -> Self {
-        At { section: Some(index), ..At::default() }
-    }
-
-    pub(super) fn option(index: usize, name: &'a str) -> Self {
-        At { section: Some(index), option: Some(name), line: None }
-    }
-}
 
 /// A configuration and which section each part came from.
 pub(super) struct Sourced {
@@ -96,7 +39,7 @@ pub(super) fn read(log: &mut Log<'_>) -> Sourced {
     let (links_at, peers_at) = (of_kind("link"), of_kind("peer"));
 
     let globals = read_globals(&mut Reader::new(log, globals_at, "globals", true), !peers_at.is_empty());
-    let enabled = globals.enabled;
+    let enabled = globals.enabled && log.whole;
     if bond_at.is_none() && enabled {
         log.error(
             At::default(),
@@ -174,7 +117,7 @@ fn warn_of_unknown_sections(log: &mut Log<'_>) {
     let document = log.document;
     let mut openvpn = false;
     for (index, section) in document.sections.iter().enumerate() {
-        if SectionSpec::find(&section.kind).is_some() {
+        if SectionSpec::find(&section.kind).is_some() || log.is_full() {
             continue;
         }
         if matches!(section.kind.as_str(), "openvpn" | "openvpn-server") {
@@ -190,7 +133,7 @@ fn warn_of_unknown_sections(log: &mut Log<'_>) {
             openvpn = true;
             continue;
         }
-        let known = super::schema::SECTIONS.iter().map(|section| section.kind);
+        let known = SECTIONS.iter().map(|section| section.kind);
         let message = match nearest(&section.kind, known.clone()) {
             Some(name) => format!("unknown section type '{}'; did you mean '{name}'?", section.kind),
             None => {
@@ -225,193 +168,6 @@ fn is_enabled(document: &Document, index: usize) -> bool {
     value.and_then(|entry| value::boolean(&entry.values.last()?.text)).unwrap_or(true)
 }
 
-/// The values of one section, checked against the schema.
-struct Reader<'a, 'b> {
-    log: &'a mut Log<'b>,
-    spec: Option<&'static SectionSpec>,
-    values: HashMap<&'static str, Vec<String>>,
-}
-
-impl<'a, 'b> Reader<'a, 'b> {
-    /// Checks every option of the section at `index`; `complete` if required ones must be there.
-    fn new(log: &'a mut Log<'b>, index: Option<usize>, kind: &str, complete: bool) -> Self {
-        let mut reader = Reader { log, spec: SectionSpec::find(kind), values: HashMap::new() };
-        let document = reader.log.document;
-        if let Some((index, section)) = index.and_then(|index| Some((index, document.sections.get(index)?))) {
-            reader.check(index, section, complete);
-        }
-        reader
-    }
-
-    fn check(&mut self, index: usize, section: &Section, complete: bool) {
-        let Some(spec) = self.spec else { return };
-        for entry in &section.entries {
-            let at = At::option(index, &entry.name);
-            let Some(option) = spec.option(&entry.name) else {
-                self.log.warning(at, unknown_option(spec, &entry.name));
-                continue;
-            };
-            if !option.list && entry.values.len() > 1 {
-                self.log.error(at, format!("has {} values, but can have only one", entry.values.len()));
-                continue;
-            }
-            let mut accepted = Vec::new();
-            for value in &entry.values {
-                let at = At { line: Some(value.line), ..at };
-                let words: Vec<&str> = match option.list && !is_placeholder(&value.text) {
-                    true => value.text.split_whitespace().collect(),
-                    false => vec![value.text.trim()],
-                };
-                for word in words {
-                    match complaint(option, word) {
-                        Some(message) => self.log.error(at, message),
-                        None => accepted.push(word.to_owned()),
-                    }
-                }
-            }
-            self.values.insert(option.name, accepted);
-        }
-        for option in spec.options.iter().filter(|option| option.required && complete) {
-            if section.entry(option.name).is_none() {
-                let message = format!("is missing; it must be {}", option.kind.expected());
-                self.log.error(At { line: Some(section.line), ..At::option(index, option.name) }, message);
-            }
-        }
-    }
-
-    fn option(&self, name: &str) -> Option<&'static OptionSpec> {
-        let option = self.spec.and_then(|spec| spec.option(name));
-        debug_assert!(option.is_some(), "option '{name}' is not in the schema");
-        option
-    }
-
-    /// Whether the file gives the option.
-    fn given(&self, name: &str) -> bool {
-        self.values.get(name).is_some_and(|values| !values.is_empty())
-    }
-
-    /// The values of an option, else its default.
-    fn all<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
-        let Some(option) = self.option(name) else { return Vec::new() };
-        match self.values.get(name).filter(|values| !values.is_empty()) {
-            Some(values) => values.iter().filter_map(|value| parse(value)).collect(),
-            None if option.default.is_empty() => Vec::new(),
-            None => parse(option.default).into_iter().collect(),
-        }
-    }
-
-    /// The value of an option, else its default.
-    fn one<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.all(name, parse).pop()
-    }
-
-    fn flag(&self, name: &str) -> bool {
-        self.one(name, value::boolean).unwrap_or(false)
-    }
-
-    fn number(&self, name: &str) -> Option<u32> {
-        self.one(name, |text| u32::try_from(value::integer(text)?).ok())
-    }
-
-    fn duration(&self, name: &str) -> Duration {
-        self.one(name, value::duration).unwrap_or_default()
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        self.one(name, |text| Some(text.to_owned()))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.text(name).unwrap_or_default().into()
-    }
-
-    fn address(&self, name: &str) -> Option<IpAddr> {
-        self.one(name, |text| text.parse().ok())
-    }
-
-    fn addresses(&self, name: &str) -> Vec<IpAddr> {
-        self.all(name, |text| text.parse().ok())
-    }
-
-    fn networks(&self, name: &str) -> Vec<IpNet> {
-        self.all(name, ip_net)
-    }
-
-    /// A rate limit: 0 is none.
-    fn rate(&self, name: &str) -> Option<Rate> {
-        self.one(name, value::rate).filter(|rate| rate.0 > 0)
-    }
-
-    fn mtu(&self) -> Option<u16> {
-        self.number("mtu").and_then(|mtu| u16::try_from(mtu).ok()).filter(|mtu| *mtu > 0)
-    }
-
-    fn secret(&self, name: &str) -> Option<Secret> {
-        self.one(name, Secret::from_base64)
-    }
-
-    fn script(&self, name: &str) -> Script {
-        Script { path: self.path(name), configured: self.given(name) }
-    }
-
-    fn policy(&self) -> Option<Policy> {
-        self.one("policy", |text| match text {
-            "adaptive" => Some(Policy::Adaptive),
-            "weighted" => Some(Policy::Weighted),
-            "round-robin" => Some(Policy::RoundRobin),
-            "flow" => Some(Policy::Flow),
-            "active-backup" => Some(Policy::ActiveBackup),
-            "redundant" => Some(Policy::Redundant),
-            _ => None,
-        })
-    }
-}
-
-fn is_placeholder(text: &str) -> bool {
-    let text = text.trim();
-    text.len() > 2 && text.starts_with('<') && text.ends_with('>')
-}
-
-/// What is wrong with one value, if anything.
-fn complaint(option: &OptionSpec, word: &str) -> Option<String> {
-    let expected = option.kind.expected();
-    if is_placeholder(word) && !option.kind.is_secret() {
-        return Some(format!("'{word}' is a placeholder; put {expected} in its place"));
-    }
-    if !option.kind.accepts(word) {
-        if option.kind.is_secret() {
-            return Some(format!("the value is not {expected}"));
-        }
-        let shown: String = word.chars().take(60).collect();
-        let dots = if shown.len() < word.len() { "…" } else { "" };
-        let hint = match option.kind {
-            Kind::Choice(choices) => nearest(word, choices.iter().map(|choice| choice.word)),
-            _ => None,
-        };
-        let hint = hint.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
-        return Some(format!("'{}{dots}' is not {expected}{hint}", shown.escape_debug()));
-    }
-    let net = matches!(option.kind, Kind::Prefix).then(|| ip_net(word)).flatten()?;
-    (net.trunc() != net)
-        .then(|| format!("'{word}' is an address in a network; write the network, '{}'", net.trunc()))
-}
-
-fn unknown_option(spec: &SectionSpec, name: &str) -> String {
-    if let Some(near) = nearest(name, spec.options.iter().map(|option| option.name)) {
-        return format!("unknown option; did you mean '{near}'?");
-    }
-    let elsewhere = super::schema::SECTIONS.iter().find(|section| section.option(name).is_some());
-    match elsewhere {
-        Some(section) => format!("unknown option here; it belongs in section '{}'", section.kind),
-        None => "unknown option".into(),
-    }
-}
-
-fn ip_net(text: &str) -> Option<IpNet> {
-    let (address, prefix) = value::network(text)?;
-    Some(prefix.map_or(IpNet::host(address), |prefix| IpNet { address, prefix }))
-}
-
 fn read_globals(reader: &mut Reader<'_, '_>, has_peers: bool) -> Globals {
     let role = reader.one("role", |text| match text {
         "client" => Some(Role::Client),
@@ -429,7 +185,7 @@ fn read_globals(reader: &mut Reader<'_, '_>, has_peers: bool) -> Globals {
         client_to_client: reader.flag("client_to_client"),
         control_socket: reader.path("control_socket"),
         control_group: reader.text("control_group"),
-        log_level: reader.one("log_level", |text| text.parse().ok()).unwrap_or(log::LevelFilter::Info),
+        log_level: reader.one("log_level", |text| text.parse().ok()).unwrap_or(::log::LevelFilter::Info),
         log_target: match reader.text("log_target").as_deref() {
             Some("syslog") => LogTarget::Syslog,
             _ => LogTarget::Stderr,

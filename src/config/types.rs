@@ -108,7 +108,7 @@ pub struct Globals {
     /// The group (name or number) that may use it beside root.
     pub control_group: Option<String>,
     /// How much is logged.
-    pub log_level: log::LevelFilter,
+    pub log_level: ::log::LevelFilter,
     /// Where it is logged.
     pub log_target: LogTarget,
     /// The data cipher.
