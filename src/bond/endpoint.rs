@@ -9,9 +9,9 @@ use super::cipher::CipherPolicy;
 use super::header::{DatagramType, Seal, TransportHeader};
 use super::keys::PrivateKey;
 use super::peer::{Event, LinkConfig, Peer, PeerConfig, Timing};
-use super::session::OpenError;
 use super::receiver::Opened;
 use super::routing::Routing;
+use super::session::OpenError;
 use super::status::EndpointStatus;
 use super::wire::Frame;
 use super::{LinkId, Packet, Path, PeerId, Pool, Time, Transmit, ip};
@@ -224,7 +224,8 @@ impl Endpoint {
 
     /// When [`Endpoint::handle_timeout`] and [`Endpoint::poll_transmit`] are to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let peers = self.entries.values().flat_map(|e| [e.peer.poll_timeout(), e.peer.receiver.opener.next_expiry()]);
+        let peers =
+            self.entries.values().flat_map(|e| [e.peer.poll_timeout(), e.peer.receiver.opener.next_expiry()]);
         peers.flatten().chain(self.handshakes.poll_timeout()).min()
     }
 

@@ -13,8 +13,8 @@ use super::flight::{Flight, Outgoing};
 use super::meter::Meter;
 use super::mtu::MtuSearch;
 use super::pacer::Pacer;
-use super::wire::{Frame, Hello, Report};
 use super::window::Windowed;
+use super::wire::{Frame, Hello, Report};
 use super::{LinkId, Path, Time};
 
 /// What a link is good for.
@@ -368,7 +368,10 @@ impl Link {
         };
         self.capacity.report(report, context, now);
         self.pacer.set_rate(self.capacity.rate());
-        if settled.packets > 0 && matches!(self.state, LinkState::Suspect | LinkState::Down) && self.path.is_some() {
+        if settled.packets > 0
+            && matches!(self.state, LinkState::Suspect | LinkState::Down)
+            && self.path.is_some()
+        {
             self.come_up(now);
         }
     }

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::cipher::Cipher;
 use super::flight::{MAX_ATTEMPTS, Outgoing, TOO_OLD};
+use super::header::Seal;
 use super::ip::{Classifier, clamp_mss};
 use super::link::{Link, LinkState};
 use super::packet::{Packet, Pool};
 use super::queue::{Queue, QueueConfig};
 use super::scheduler::{Candidate, Choice, Head, Policy, Scheduler};
-use super::cipher::Cipher;
-use super::header::Seal;
 use super::session::{Lifetimes, Sealer};
 use super::wire::{self, Frame, Kind, Shim, TICK_NANOS, tick_distance, ticks};
 use super::{LinkId, MAX_LINKS, Path, Time, Transmit};
@@ -413,7 +413,8 @@ impl Sender {
             match self.scheduler.choose(&self.candidates, &facts, now)? {
                 Choice::Send(id) => {
                     let (packet, info) = self.queue.pop()?;
-                    let outgoing = self.outgoing(packet, info.bucket, info.tcp.is_some() && !info.pure_ack, now);
+                    let outgoing =
+                        self.outgoing(packet, info.bucket, info.tcp.is_some() && !info.pure_ack, now);
                     return Some(self.fit(id, outgoing, now));
                 }
                 Choice::Wait(until) => {

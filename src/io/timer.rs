@@ -68,7 +68,8 @@ impl Timer {
         loop {
             let Ok(mut guard) = ready!(self.io.poll_read_ready(cx)) else { return Poll::Pending };
             let mut count = [0; 8];
-            let read = guard.try_io(|timer| nix::unistd::read(timer.get_ref().0.as_fd(), &mut count).map_err(Into::into));
+            let read = guard
+                .try_io(|timer| nix::unistd::read(timer.get_ref().0.as_fd(), &mut count).map_err(Into::into));
             match read {
                 Ok(_) => {
                     self.deadline = None;

@@ -10,10 +10,10 @@
 //! * The name is read back from the kernel, so a pattern (`bond%d`) or no name at all works.
 //! * The device is not persistent: it goes when the last descriptor is closed, also after `kill -9`.
 
-use std::task::{Context, Poll};
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::task::{Context, Poll};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::Interest;

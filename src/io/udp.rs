@@ -16,11 +16,11 @@
 //! * Several datagrams are received in one call (`recvmmsg`, 32 at most), one call to send carries one
 //!   [`Transmit`] (which may be many datagrams by `UDP_SEGMENT`, 64 at most).
 
-use std::task::{Context, Poll};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::{PoisonError, RwLock};
+use std::task::{Context, Poll};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};

@@ -4,6 +4,8 @@
 //! of the laboratory ([`lab::line`]), the packets are real IPv4, and the tunnel is the core as the daemon drives it.
 
 mod baseline;
+mod bond_tests;
+mod endpoint;
 mod measure;
 mod model_tests;
 mod packet;

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::bond::cipher::{CipherOffer, CipherPolicy};
-use crate::bond::handshake::{
-    Established, HandshakeError, Initiator, PeerRecord, Received, Responder,
-};
+use crate::bond::handshake::{Established, HandshakeError, Initiator, PeerRecord, Received, Responder};
 use crate::bond::header::LinkId;
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::bond::load::{DEFAULT_LOAD_THRESHOLD, HandshakeLoad};
@@ -187,7 +185,10 @@ impl Endpoint {
                     Ok(established) => self.stage(id, established, now),
                     Err(refusal) => {
                         self.count("handshake refused");
-                        self.push_event(Event::HandshakeFailed { peer: Some(id), reason: refusal.to_string() });
+                        self.push_event(Event::HandshakeFailed {
+                            peer: Some(id),
+                            reason: refusal.to_string(),
+                        });
                     }
                 }
             }
@@ -296,8 +297,8 @@ impl Endpoint {
 
     fn call(&mut self, id: PeerId, now: Time) {
         let local_index = self.free_index();
-        let timestamp =
-            self.handshakes.clock + u64::try_from(now.since(self.handshakes.started).as_millis()).unwrap_or(0);
+        let timestamp = self.handshakes.clock
+            + u64::try_from(now.since(self.handshakes.started).as_millis()).unwrap_or(0);
         let (Some(call), Some(entry)) = (self.handshakes.calls.get_mut(&id), self.entries.get(&id)) else {
             return;
         };
@@ -378,7 +379,8 @@ impl Endpoint {
             let mut bytes = [0; 4];
             (self.random)(&mut bytes);
             let index = u32::from_ne_bytes(bytes);
-            let mut pending = self.handshakes.calls.values().flat_map(|call| call.initiator.pending_indexes());
+            let mut pending =
+                self.handshakes.calls.values().flat_map(|call| call.initiator.pending_indexes());
             if !self.indices.contains_key(&index) && !pending.any(|taken| taken == index) {
                 return index;
             }

@@ -160,6 +160,3 @@ impl Recent {
         self.macs.iter().flatten().any(|m| m == mac)
     }
 }
-
-
-
