@@ -108,6 +108,10 @@ fn check_globals(sourced: &Sourced, log: &mut Log<'_>) {
 fn check_interface(sourced: &Sourced, log: &mut Log<'_>) {
     let bond = &sourced.config.bond;
     let section = sourced.bond_at;
+    let bare = !given(log, section, "ipaddr") && !given(log, section, "ip6addr");
+    if bare && section.is_some() && log.whole && sourced.config.globals.enabled {
+        log.error(at(section, "ipaddr"), "is missing: the bond needs an address, such as '10.0.0.2/24'");
+    }
     if given(log, section, "netmask") && !bare_ipv4(log, section) {
         log.warning(at(section, "netmask"), "has no effect: no IPv4 'ipaddr' is without a prefix length");
     }

@@ -91,7 +91,7 @@ fn decode(text: &str, bytes: &mut [u8; KEY_BYTES]) -> Option<()> {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// There is no such file.
-    #[error("no private key: make one with `umask 077; bonding genkey > {}`", .0.display())]
+    #[error("no private key: make one with `(umask 077; bonding genkey > {})`", .0.display())]
     Missing(PathBuf),
     /// It could not be read.
     #[error("cannot read the private key {}: {}", .0.display(), .1)]

@@ -129,10 +129,12 @@ struct Writer {
     text: String,
     notes: Vec<String>,
     names: HashSet<String>,
+    in_section: bool,
 }
 
 impl Writer {
     fn section(&mut self, kind: &str, name: &str) {
+        self.in_section = true;
         let _ = match name {
             "" => writeln!(self.text, "\nconfig {kind}"),
             _ => writeln!(self.text, "\nconfig {kind} {}", quote(name)),
@@ -150,7 +152,8 @@ impl Writer {
     }
 
     fn comment(&mut self, text: String) {
-        let _ = writeln!(self.text, "\t# {}", text.replace(['\n', '\r'], " "));
+        let indent = if self.in_section { "\t" } else { "" };
+        let _ = writeln!(self.text, "{indent}# {}", text.replace(['\n', '\r'], " "));
     }
 
     /// A comment that the user should also see at once.
@@ -176,7 +179,6 @@ impl Writer {
 }
 
 fn head(writer: &mut Writer, general: &Properties, this_end: &str, other_end: &str) {
-    writer.text.insert_str(0, "# Written by `bonding import` from an mlvpn.conf.\n");
     let _ = writeln!(writer.text, "#\n# Keys take the place of 'password'. On each end:");
     let _ = writeln!(
         writer.text,
@@ -188,7 +190,7 @@ fn head(writer: &mut Writer, general: &Properties, this_end: &str, other_end: &s
         "# What the {other_end} prints goes into 'public_key' here, and the other way round."
     );
     writer.notes.push(format!(
-        "'password' has no equivalent: run `umask 077; mkdir -p /etc/bonding; bonding genkey > /etc/bonding/private.key; \
+        "'password' has no equivalent: run `(umask 077; mkdir -p /etc/bonding; bonding genkey > /etc/bonding/private.key); \
          bonding pubkey < /etc/bonding/private.key` on both ends; what the {other_end} prints goes into 'public_key' of \
          the {this_end}, and the other way round"
     ));
@@ -461,7 +463,6 @@ fn byte_rate(text: &str) -> Option<Rate> {
 /// A filter as rules, or as a comment where it says more than a rule can.
 fn rules(writer: &mut Writer, link: &str, tunnel: &str, expression: &str) {
     let Some(matches) = filter::translate(expression) else {
-        writer.text.push('\n');
         writer.note(format!("filter '{tunnel} = {expression}' is more than a `config rule` can say"));
         return;
     };

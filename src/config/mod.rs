@@ -26,6 +26,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::{fs, io};
 
+use zeroize::Zeroizing;
+
 pub use problem::{Problem, Severity};
 pub use read::{MAX_LINKS, MAX_PEERS};
 pub use types::*;
@@ -66,14 +68,14 @@ pub fn load(text: &str, file: &str) -> Report {
 /// Reads a configuration as it lies on the disk. Bytes that are not UTF-8 (a comment in Latin-1) get a warning and are
 /// replaced.
 pub fn load_bytes(bytes: &[u8], file: &str) -> Report {
-    let Err(error) = std::str::from_utf8(bytes) else {
-        return load(&String::from_utf8_lossy(bytes), file);
+    // One byte too many is enough to be refused for.
+    let bytes = bytes.get(..=uci::MAX_BYTES).unwrap_or(bytes);
+    let error = match std::str::from_utf8(bytes) {
+        Ok(text) => return load(text, file),
+        Err(error) => error,
     };
-    if bytes.len() > uci::MAX_BYTES {
-        return load(&" ".repeat(uci::MAX_BYTES + 1), file);
-    }
     let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-    let mut report = load(&String::from_utf8_lossy(bytes), file);
+    let mut report = load(&Zeroizing::new(String::from_utf8_lossy(bytes).into_owned()), file);
     report.problems.push(Problem {
         severity: Severity::Warning,
         file: file.to_owned(),
@@ -95,8 +97,11 @@ pub fn load_file(path: &Path) -> io::Result<Report> {
     let limit = u64::try_from(uci::MAX_BYTES).unwrap_or(u64::MAX) + 1;
     let name = path.display().to_string();
     let file = fs::File::open(path)?;
-    let mode = file.metadata()?.mode();
-    let mut bytes = Vec::new();
+    let metadata = file.metadata()?;
+    let mode = metadata.mode();
+    // With room for all of it, no part of a key is left behind where the buffer grew out of its place.
+    let room = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(uci::MAX_BYTES);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room + 64));
     file.take(limit).read_to_end(&mut bytes)?;
     let mut report = load_bytes(&bytes, &name);
     if mode & 0o044 != 0 && report.config.as_ref().is_some_and(Config::holds_secret) {

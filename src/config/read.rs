@@ -46,8 +46,7 @@ pub(super) fn read(log: &mut Log<'_>) -> Sourced {
             "there is no section 'interface': add `config interface 'bond'` with an `ipaddr`",
         );
     }
-    let (bond, defaults) =
-        read_interface(&mut Reader::new(log, bond_at, "interface", enabled && bond_at.is_some()));
+    let (bond, defaults) = read_interface(&mut Reader::new(log, bond_at, "interface", enabled));
     let bond = Interface { name: bond_at.map_or("bond".into(), |index| document.label(index)), ..bond };
 
     let mut sourced = Sourced {

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::key::Secret;
 use super::log::{At, Log};
 use super::schema::{Kind, OptionSpec, SECTIONS, SectionSpec};
@@ -20,7 +22,7 @@ const MAX_VALUES: usize = 1024;
 pub(super) struct Reader<'a, 'b> {
     log: &'a mut Log<'b>,
     spec: Option<&'static SectionSpec>,
-    values: HashMap<&'static str, Vec<String>>,
+    values: HashMap<&'static str, Vec<Zeroizing<String>>>,
 }
 
 impl<'a, 'b> Reader<'a, 'b> {
@@ -58,7 +60,7 @@ impl<'a, 'b> Reader<'a, 'b> {
                 for word in words {
                     match complaint(option, word) {
                         Some(message) => self.log.error(at, message),
-                        None => accepted.push(word.to_owned()),
+                        None => accepted.push(Zeroizing::new(word.to_owned())),
                     }
                 }
             }

@@ -12,7 +12,9 @@
 //! person sees all of them at once. Every section, option and value keeps its line. Input is bounded by [`MAX_BYTES`],
 //! [`MAX_SECTIONS`] and [`MAX_OPTIONS`].
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+
+use zeroize::Zeroizing;
 
 /// The largest file that is read, in bytes. OpenWrt's own files are below 100 kB.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -48,8 +50,8 @@ pub struct Section {
     pub line: usize,
 }
 
-/// One option or list of a section.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One option or list of a section. `Debug` does not show the values of keys and passwords.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The option's name.
     pub name: String,
@@ -62,8 +64,8 @@ pub struct Entry {
 /// One value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
-    /// The text, without quotes.
-    pub text: String,
+    /// The text, without quotes; wiped from memory when dropped, since it may be a key.
+    pub text: Zeroizing<String>,
     /// The line on which its command starts, from 1.
     pub line: usize,
 }
@@ -89,6 +91,20 @@ impl Entry {
     /// The line of the last value: the one that counts for an `option`.
     pub fn line(&self) -> usize {
         self.values.last().map_or(0, |value| value.line)
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Entry");
+        shown.field("name", &self.name).field("list", &self.list);
+        let secret = self.name.ends_with("_key") || self.name.contains("pass");
+        if secret {
+            return shown.finish_non_exhaustive();
+        }
+        let values: Vec<(usize, &str)> =
+            self.values.iter().map(|value| (value.line, value.text.as_str())).collect();
+        shown.field("values", &values).finish()
     }
 }
 
@@ -153,7 +169,7 @@ pub fn parse(text: &str) -> (Document, Vec<SyntaxError>) {
         errors: Vec::new(),
     };
     if text.len() > MAX_BYTES {
-        parser.error(1, format!("the file has {} bytes; the limit is {MAX_BYTES}", text.len()));
+        parser.error(1, format!("the file is larger than {MAX_BYTES} bytes"));
     } else {
         parser.run();
     }
@@ -273,7 +289,7 @@ impl Parser<'_> {
         check_name(command, &name)?;
         let Current::Section(index) = current else { return Ok(()) };
         let Some(section) = self.document.sections.get_mut(index) else { return Ok(()) };
-        let value = Value { text, line };
+        let value = Value { text: Zeroizing::new(text), line };
         let count = section.entries.len();
         match section.entries.iter_mut().find(|entry| entry.name == name) {
             _ if value.text.is_empty() && !list => {}
@@ -399,7 +415,8 @@ impl<'a> Lexer<'a> {
         if matches!(self.peek(), None | Some('\n' | '#' | ';')) {
             return Ok(None);
         }
-        let mut word = String::new();
+        // Room for a key, so that no part of one is left behind where the word grew out of its place.
+        let mut word = String::with_capacity(64);
         loop {
             match self.peek() {
                 Some('\'') => self.quoted('\'', &mut word)?,

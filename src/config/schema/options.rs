@@ -217,7 +217,12 @@ const GLOBALS: &[OptionSpec] = &[
 
 const INTERFACE: &[OptionSpec] = &[
     option("ifname", Kind::Device, "bond0", "The name of the bonded network device."),
-    required(list(option("ipaddr", Kind::Cidr, "", "This end's addresses inside the bond."))),
+    list(option(
+        "ipaddr",
+        Kind::Cidr,
+        "",
+        "This end's addresses inside the bond; one at least, here or in `ip6addr`.",
+    )),
     option(
         "netmask",
         Kind::Netmask,

@@ -23,7 +23,7 @@ fn bad(text: &str) -> (usize, String) {
 fn values(text: &str, option: &str) -> Vec<String> {
     let document = good(text);
     let entry = document.sections.last().and_then(|section| section.entry(option));
-    entry.map(|entry| entry.values.iter().map(|value| value.text.clone()).collect()).unwrap_or_default()
+    entry.map(|entry| entry.values.iter().map(|value| value.text.to_string()).collect()).unwrap_or_default()
 }
 
 fn value(written: &str) -> String {
@@ -138,7 +138,7 @@ fn a_wrong_line_does_not_hide_the_next() {
 #[test]
 fn everything_is_bounded() {
     let (_, message) = bad(&"#".repeat(MAX_BYTES + 1));
-    assert!(message.contains("limit"), "{message}");
+    assert!(message.contains("larger than"), "{message}");
     assert!(parse(&"#".repeat(MAX_BYTES)).1.is_empty());
     let (document, errors) = parse(&"config a\n".repeat(MAX_SECTIONS + 1));
     assert_eq!((document.sections.len(), errors.len()), (MAX_SECTIONS, 1));
@@ -193,7 +193,8 @@ fn any_document() -> impl Strategy<Value = Document> {
             if !list {
                 texts.truncate(1);
             }
-            let values = texts.into_iter().map(|text| Value { text, line: 0 }).collect();
+            let values =
+                texts.into_iter().map(|text| Value { text: Zeroizing::new(text), line: 0 }).collect();
             Entry { name, list, values }
         },
     );
@@ -255,4 +256,11 @@ proptest! {
         prop_assert_eq!(errors, []);
         prop_assert_eq!(plain(parsed), document);
     }
+}
+
+#[test]
+fn debug_output_shows_no_keys() {
+    let document = good("config a\n option private_key hidden\n option password hidden\n option x shown\n");
+    let text = format!("{document:?}");
+    assert!(!text.contains("hidden") && text.contains("shown"), "{text}");
 }
