@@ -8,6 +8,9 @@
 //! name was seen before is continued, one of another type is an error; a later `option` replaces an earlier one, a
 //! `list` after an `option` makes both a list; an empty `option` is no option.
 //!
+//! In one thing this is stricter: after a bare word that ends in `;`, libuci drops the rest of the line without a word;
+//! here it is read as the next command.
+//!
 //! Unlike libuci, [`parse`] does not stop at the first mistake: it reports it, skips the line and goes on, so that a
 //! person sees all of them at once. Every section, option and value keeps its line. Input is bounded by [`MAX_BYTES`],
 //! [`MAX_SECTIONS`] and [`MAX_OPTIONS`].
@@ -221,6 +224,7 @@ impl Parser<'_> {
             }
             "o" | "option" => self.option(line, false),
             "l" | "list" => self.option(line, true),
+            "" => Err("a ';' with no command before it".into()),
             word => Err(format!("'{}' is not one of package, config, option, list", excerpt(word))),
         }
     }
@@ -372,7 +376,7 @@ impl<'a> Lexer<'a> {
         loop {
             match self.peek() {
                 Some('#') => self.skip_line(),
-                Some(character) if is_space(character) || character == ';' => {
+                Some(character) if is_space(character) => {
                     self.next();
                 }
                 _ => return,

@@ -130,6 +130,7 @@ fn a_wrong_line_does_not_hide_the_next() {
         parse("config a n\n\topt x 1\n\toption y\\\n 2 3\n\toption z 4\nconfig\n\toption q 1\n");
     let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
     assert_eq!(lines, [2, 3, 6]);
+    assert_eq!(bad("config a\n;option x 1\n").0, 2);
     assert_eq!(document.sections.len(), 1);
     assert!(document.sections[0].entry("z").is_some());
     assert!(document.sections[0].entry("q").is_none(), "an option of a broken section goes nowhere");
