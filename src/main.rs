@@ -1,3 +1,5 @@
 //! The `bonding` program. See [`bonding::command`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    bonding::command::main()
+}

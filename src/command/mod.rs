@@ -1,5 +1,390 @@
 //! The command line: one file a subcommand.
+//!
+//! Exit codes: 0 done; 1 failed, or the file has errors; 2 wrong usage, or a file that cannot be read; 3 no daemon
+//! answers.
 
 pub mod check;
 pub mod import;
+pub mod keys;
 pub mod options;
+pub mod status;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+use crate::daemon;
+use crate::daemon::control::{Command as Request, LinkAction, ask};
+
+/// The control socket where nothing else is said.
+const SOCKET: &str = "/var/run/bonding.sock";
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NO_DAEMON: u8 = 3;
+
+const HELP: &str = "\
+bonding joins several internet links into one fast, safe pipe to a server.
+
+  bonding run --config FILE      run the daemon in the foreground
+  bonding status                 the bond and its links (--json, --watch)
+  bonding events                 the last state changes
+  bonding reload                 take over what changed in the configuration
+  bonding link NAME up|down|reconnect
+                                 put a link back, take it out, or open it anew
+  bonding check FILE             find the mistakes in a configuration
+  bonding options                all options of the configuration (--json)
+  bonding import FILE            turn an mlvpn.conf into our configuration
+  bonding genkey                 make a private key
+  bonding pubkey                 turn a private key (standard input) into its public key
+  bonding genpsk                 make a pre-shared key
+  bonding version
+
+`bonding COMMAND --help` says more. Exit codes: 0 done; 1 failed, or the file has errors;
+2 wrong usage, or a file that cannot be read; 3 no daemon answers.
+";
+
+/// What a person typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// Print this text.
+    Help(&'static str),
+    /// Print the version.
+    Version,
+    /// Run the daemon.
+    Run {
+        /// The configuration.
+        config: PathBuf,
+        /// Log to the system's log.
+        syslog: bool,
+        /// How much to log.
+        log_level: Option<log::LevelFilter>,
+    },
+    /// Show the state.
+    Status {
+        /// The control socket.
+        socket: PathBuf,
+        /// As the daemon gave it.
+        json: bool,
+        /// Again every second.
+        watch: bool,
+    },
+    /// Ask the daemon for something and print its answer.
+    Ask {
+        /// The control socket.
+        socket: PathBuf,
+        /// What.
+        request: Request,
+    },
+    /// Check a file.
+    Check(PathBuf),
+    /// Print the schema.
+    Options {
+        /// As JSON.
+        json: bool,
+    },
+    /// Import an `mlvpn.conf`.
+    Import(PathBuf),
+    /// Make a private key.
+    GenKey,
+    /// Public key of a private key.
+    PubKey,
+    /// Make a pre-shared key.
+    GenPsk,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    match parse(std::env::args_os().skip(1)) {
+        Ok(invocation) => ExitCode::from(run(invocation)),
+        Err(error) => {
+            eprintln!("bonding: {error}\nTry 'bonding --help'.");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Understands the arguments behind the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, lexopt::Error> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let command = match parser.next()? {
+        None | Some(Short('h') | Long("help")) => return Ok(Invocation::Help(HELP)),
+        Some(Short('V') | Long("version")) => return Ok(Invocation::Version),
+        Some(Value(command)) => command.string()?,
+        Some(other) => return Err(other.unexpected()),
+    };
+    match command.as_str() {
+        "help" => Ok(Invocation::Help(HELP)),
+        "version" => no_more(parser, Invocation::Version, "bonding version: print the version\n"),
+        "run" => parse_run(parser),
+        "status" => parse_status(parser),
+        "events" => parse_ask(parser, Request::Events, "bonding events [--socket PATH]: the last 200 state changes\n"),
+        "reload" => parse_ask(
+            parser,
+            Request::Reload,
+            "bonding reload [--socket PATH]: take over what changed in the configuration; no connection is lost.\nA file with errors is refused whole.\n",
+        ),
+        "link" => parse_link(parser),
+        "check" => parse_file(parser, Invocation::Check, "bonding check FILE: name every mistake in a configuration\n"),
+        "import" => parse_file(
+            parser,
+            Invocation::Import,
+            "bonding import FILE: print the configuration that does what this mlvpn.conf does\n",
+        ),
+        "options" => parse_options(parser),
+        "genkey" => no_more(parser, Invocation::GenKey, "bonding genkey > FILE: make a private key\n"),
+        "pubkey" => {
+            no_more(parser, Invocation::PubKey, "bonding pubkey < FILE: the public key of a private key\n")
+        }
+        "genpsk" => no_more(parser, Invocation::GenPsk, "bonding genpsk: make a pre-shared key\n"),
+        other => Err(format!("there is no command '{other}'").into()),
+    }
+}
+
+fn parse_run(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
+    const HELP: &str = "\
+bonding run --config FILE [--syslog] [--log-level error|warn|info|debug|trace]
+
+Runs in the foreground until SIGTERM or Ctrl-C, and removes then whatever it has set up. SIGHUP reloads the file.
+Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
+";
+    let (mut config, mut syslog, mut log_level) = (None, false, None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
+            Short('c') | Long("config") => config = Some(PathBuf::from(parser.value()?)),
+            Long("syslog") => syslog = true,
+            Long("log-level") => log_level = Some(parser.value()?.parse()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let config = config.ok_or("run: which configuration? Give --config FILE")?;
+    Ok(Invocation::Run { config, syslog, log_level })
+}
+
+fn parse_status(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
+    const HELP: &str = "\
+bonding status [--json] [--watch] [--socket PATH]
+
+Shows the bond and each of its links. --watch shows it again every second, --json prints everything for programs.
+";
+    let (mut socket, mut json, mut watch) = (PathBuf::from(SOCKET), false, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
+            Long("json") => json = true,
+            Short('w') | Long("watch") => watch = true,
+            Long("socket") => socket = parser.value()?.into(),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Invocation::Status { socket, json, watch })
+}
+
+fn parse_ask(
+    mut parser: lexopt::Parser,
+    request: Request,
+    help: &'static str,
+) -> Result<Invocation, lexopt::Error> {
+    let mut socket = PathBuf::from(SOCKET);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(help)),
+            Long("socket") => socket = parser.value()?.into(),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Invocation::Ask { socket, request })
+}
+
+fn parse_link(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
+    const HELP: &str = "\
+bonding link NAME up|down|reconnect [--socket PATH]
+
+down takes a link out of the bond until `up` or the next restart; reconnect opens its socket anew.
+";
+    let (mut socket, mut words) = (PathBuf::from(SOCKET), Vec::new());
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
+            Long("socket") => socket = parser.value()?.into(),
+            Value(word) => words.push(word.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let [name, action] = words.as_slice() else { return Err("link: give its name and up, down or reconnect".into()) };
+    let action = match action.as_str() {
+        "up" => LinkAction::Up,
+        "down" => LinkAction::Down,
+        "reconnect" => LinkAction::Reconnect,
+        other => return Err(format!("link: '{other}' is not up, down or reconnect").into()),
+    };
+    Ok(Invocation::Ask { socket, request: Request::Link { name: name.clone(), action } })
+}
+
+fn parse_options(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
+    let mut json = false;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => {
+                return Ok(Invocation::Help("bonding options [--json]: all options of the configuration\n"));
+            }
+            Long("json") => json = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Invocation::Options { json })
+}
+
+fn parse_file(
+    mut parser: lexopt::Parser,
+    make: fn(PathBuf) -> Invocation,
+    help: &'static str,
+) -> Result<Invocation, lexopt::Error> {
+    let mut file = None;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(help)),
+            Value(path) if file.is_none() => file = Some(PathBuf::from(path)),
+            other => return Err(other.unexpected()),
+        }
+    }
+    file.map(make).ok_or_else(|| "which file?".into())
+}
+
+fn no_more(
+    mut parser: lexopt::Parser,
+    invocation: Invocation,
+    help: &'static str,
+) -> Result<Invocation, lexopt::Error> {
+    match parser.next()? {
+        None => Ok(invocation),
+        Some(Short('h') | Long("help")) => Ok(Invocation::Help(help)),
+        Some(other) => Err(other.unexpected()),
+    }
+}
+
+/// Carries out what was typed; gives the exit code.
+fn run(invocation: Invocation) -> u8 {
+    let mut out = io::stdout().lock();
+    let written = match invocation {
+        Invocation::Help(text) => out.write_all(text.as_bytes()).map(|()| 0),
+        Invocation::Version => writeln!(out, "bonding {}", env!("CARGO_PKG_VERSION")).map(|()| 0),
+        Invocation::Run { config, syslog, log_level } => {
+            drop(out);
+            return match daemon::run(daemon::Options { config, syslog, log_level }) {
+                Ok(()) => 0,
+                Err(error) => {
+                    eprintln!("{error}");
+                    FAILED
+                }
+            };
+        }
+        Invocation::Status { socket, json, watch } => {
+            drop(out);
+            return status::run(&socket, json, watch);
+        }
+        Invocation::Ask { socket, request } => return answer(&socket, &request, &mut out),
+        Invocation::Check(file) => check::run(&file, &mut out),
+        Invocation::Options { json } => options::run(json, &mut out),
+        Invocation::Import(file) => import::run(&file, &mut out, &mut io::stderr()),
+        Invocation::GenKey => keys::generate(&mut out),
+        Invocation::GenPsk => keys::generate_preshared(&mut out),
+        Invocation::PubKey => keys::public(&mut io::stdin(), &mut out),
+    };
+    match written.and_then(|code| io::stdout().flush().map(|()| code)) {
+        Ok(code) => code,
+        // Whoever read our output has enough of it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            eprintln!("bonding: {error}");
+            FAILED
+        }
+    }
+}
+
+/// Says why no daemon answers.
+fn no_daemon(socket: &Path, error: &io::Error) -> u8 {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => "only root and the control_group may ask it",
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "is it running? Start it with /etc/init.d/bonding start or `bonding run --config FILE`"
+        }
+        _ => "it may be busy; look at its log",
+    };
+    eprintln!("bonding: no daemon answers at {}: {error}; {hint}", socket.display());
+    NO_DAEMON
+}
+
+fn answer(socket: &Path, request: &Request, out: &mut dyn Write) -> u8 {
+    let reply = match ask(socket, request) {
+        Ok(reply) => reply,
+        Err(error) => return no_daemon(socket, &error),
+    };
+    let text = match request {
+        Request::Events => status::render_events(&reply),
+        _ => match (reply.get("error").or(reply.get("message")), reply.get("ok")) {
+            (Some(message), _) => format!("{}\n", message.as_str().unwrap_or_default()),
+            (None, _) => String::new(),
+        },
+    };
+    let failed = reply.get("ok").is_some_and(|ok| ok == false);
+    if failed {
+        eprint!("bonding: {text}");
+        return FAILED;
+    }
+    // As above: a closed pipe is no failure of ours.
+    let _ = out.write_all(text.as_bytes());
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(line: &str) -> Result<Invocation, String> {
+        parse(line.split_whitespace().map(OsString::from)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn commands_are_understood() {
+        let socket = || PathBuf::from(SOCKET);
+        assert_eq!(typed(""), Ok(Invocation::Help(HELP)));
+        assert_eq!(
+            typed("run --config=/etc/x --log-level debug"),
+            Ok(Invocation::Run {
+                config: "/etc/x".into(),
+                syslog: false,
+                log_level: Some(log::LevelFilter::Debug)
+            })
+        );
+        assert_eq!(
+            typed("status -w --socket s"),
+            Ok(Invocation::Status { socket: "s".into(), json: false, watch: true })
+        );
+        let request = Request::Link { name: "adsl1".into(), action: LinkAction::Reconnect };
+        assert_eq!(typed("link adsl1 reconnect"), Ok(Invocation::Ask { socket: socket(), request }));
+        assert_eq!(typed("check f"), Ok(Invocation::Check("f".into())));
+        assert!(matches!(typed("reload --help"), Ok(Invocation::Help(_))));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, part) in [
+            ("dance", "there is no command 'dance'"),
+            ("run", "--config"),
+            ("run --config", "missing argument"),
+            ("run -c f --log-level loud", "loud"),
+            ("status --jsn", "--jsn"),
+            ("link adsl1", "give its name"),
+            ("link adsl1 sideways", "'sideways'"),
+            ("check", "which file"),
+            ("check a b", "b"),
+        ] {
+            let error = typed(line).unwrap_err();
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+}

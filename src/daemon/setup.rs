@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use crate::bond::cipher::{Cipher, CipherList, CipherPolicy, has_aes_instructions};
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::bond::{Endpoint, EndpointConfig, IpPrefix, LinkState, Policy};
-use crate::config::{self, Config, Globals, IpNet, Secret};
+use crate::config::key::{self, Secret};
+use crate::config::value::IpNet;
+use crate::config::{self, Config, Globals};
 use crate::io::timer::now;
 use crate::net::routes::{MAIN, Route, Target};
 use crate::net::state::LinkSettings;
@@ -71,7 +73,7 @@ pub fn route(destination: Prefix, index: u32, metric: Option<u32>) -> Route {
         destination,
         table: MAIN,
         metric: metric.unwrap_or(default),
-        target: Target::Via { index, gateway: None },
+        target: Target::Device { index, gateway: None, source: None },
     }
 }
 
@@ -102,7 +104,7 @@ pub fn policy(policy: config::Policy) -> Policy {
 }
 
 /// The core's form of a public key.
-pub fn public_key(key: &config::PublicKey) -> PublicKey {
+pub fn public_key(key: &key::PublicKey) -> PublicKey {
     PublicKey::from_bytes(*key.as_bytes())
 }
 

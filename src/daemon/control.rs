@@ -1,0 +1,216 @@
+//! The control socket: one line of JSON asks, one line of JSON answers.
+
+use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Clients that are served at the same time.
+const MAX_CLIENTS: usize = 16;
+/// Bytes of a request.
+const MAX_REQUEST: u64 = 4_096;
+/// Bytes of an answer that a client takes.
+const MAX_REPLY: u64 = 16 << 20;
+/// How long a client may take to ask, and the daemon to answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "command")]
+pub enum Command {
+    /// The state of everything.
+    Status,
+    /// The last state changes.
+    Events,
+    /// Read the configuration again.
+    Reload,
+    /// Do something with a link.
+    Link {
+        /// The link's name.
+        name: String,
+        /// What.
+        action: LinkAction,
+    },
+    /// End the daemon.
+    Stop,
+}
+
+/// What can be done with a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkAction {
+    /// Put it back to use.
+    Up,
+    /// Take it out.
+    Down,
+    /// Open its socket anew.
+    Reconnect,
+}
+
+/// A request that waits for its answer.
+pub struct Request {
+    /// What is asked for.
+    pub command: Command,
+    answer: oneshot::Sender<Value>,
+}
+
+impl Request {
+    /// Answers it.
+    pub fn reply(self, value: Value) {
+        // The client may be gone by now.
+        let _ = self.answer.send(value);
+    }
+}
+
+/// The socket; its file is removed when this is dropped.
+pub struct Control {
+    path: PathBuf,
+    requests: mpsc::Receiver<Request>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Control {
+    /// Opens the socket for root alone, or for the members of `group` (name or number) too. A file that was left
+    /// behind is replaced; a running daemon's is not.
+    pub fn bind(path: &Path, group: Option<&str>) -> io::Result<Control> {
+        if BlockingStream::connect(path).is_ok() {
+            let message = "another daemon answers there: stop it first, or set another control_socket";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        nix::sys::stat::umask(mask);
+        let listener = listener?;
+        if let Some(group) = group {
+            let id = group_id(group)?;
+            std::os::unix::fs::chown(path, None, Some(id))?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        }
+        let (sender, requests) = mpsc::channel(MAX_CLIENTS);
+        let accepting = tokio::spawn(accept(listener, sender));
+        Ok(Control { path: path.to_owned(), requests, accepting })
+    }
+
+    /// The next request.
+    pub async fn next(&mut self) -> Request {
+        match self.requests.recv().await {
+            Some(request) => request,
+            // The accepting task lives as long as this.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Asks a running daemon.
+pub fn ask(socket: &Path, command: &Command) -> io::Result<Value> {
+    let mut stream = BlockingStream::connect(socket)?;
+    stream.set_read_timeout(Some(LIMIT * 2))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut reply = String::new();
+    io::BufReader::new(stream.take(MAX_REPLY)).read_line(&mut reply)?;
+    Ok(serde_json::from_str(&reply)?)
+}
+
+async fn accept(listener: UnixListener, sender: mpsc::Sender<Request>) {
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors: others may close theirs.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(LIMIT * 2, serve(stream, sender)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn serve(mut stream: UnixStream, sender: mpsc::Sender<Request>) -> io::Result<()> {
+    let (reader, mut writer) = stream.split();
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(reader.take(MAX_REQUEST));
+    tokio::time::timeout(LIMIT, reader.read_until(b'\n', &mut line)).await??;
+    let reply = match serde_json::from_slice(&line) {
+        Ok(command) => {
+            let (answer, answered) = oneshot::channel();
+            let _ = sender.send(Request { command, answer }).await;
+            answered.await.unwrap_or(Value::Null)
+        }
+        Err(error) => serde_json::json!({ "ok": false, "error": format!("not a request: {error}") }),
+    };
+    let mut bytes = serde_json::to_vec(&reply)?;
+    bytes.push(b'\n');
+    writer.write_all(&bytes).await
+}
+
+fn group_id(group: &str) -> io::Result<u32> {
+    if let Ok(id) = group.parse() {
+        return Ok(id);
+    }
+    let found = nix::unistd::Group::from_name(group)?;
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no group '{group}'"));
+    found.map(|group| group.gid.as_raw()).ok_or_else(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_answered_and_nonsense_refused() {
+        let path = std::env::temp_dir().join(format!("bonding-control-{}.sock", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut control = Control::bind(&path, None).unwrap();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            assert_eq!(Control::bind(&path, None).err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
+            let question = Command::Link { name: "adsl1".into(), action: LinkAction::Down };
+            let (asked, at) = (question.clone(), path.clone());
+            let client = std::thread::spawn(move || {
+                let answer = ask(&at, &asked).unwrap();
+                let mut raw = BlockingStream::connect(&at).unwrap();
+                raw.write_all(b"{\"command\":\"dance\"}\n").unwrap();
+                let mut reply = String::new();
+                io::BufReader::new(raw).read_line(&mut reply).unwrap();
+                (answer, reply)
+            });
+            // The first connection was the probe of the second bind; it asks nothing.
+            let request = control.next().await;
+            assert_eq!(request.command, question);
+            request.reply(serde_json::json!({ "ok": true }));
+            while !client.is_finished() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let (answer, reply) = client.join().unwrap();
+            assert_eq!(answer, serde_json::json!({ "ok": true }));
+            assert!(reply.contains("not a request"), "{reply}");
+        });
+        assert!(!path.exists());
+    }
+}
