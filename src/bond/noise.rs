@@ -20,8 +20,8 @@ use super::keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey, Random};
 
 const PATTERN: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 
-/// Mixed into every handshake: another version of the protocol fails to decrypt ours.
-const PROLOGUE: &[u8] = b"bonding 1";
+/// Begins the prologue, which is mixed into every handshake: another version of the protocol fails to decrypt ours.
+const PROTOCOL: &[u8] = b"bonding 1";
 
 /// The position of the pre-shared key in the pattern.
 const PSK_POSITION: u8 = 2;
@@ -32,7 +32,21 @@ pub(crate) const MESSAGE_1_OVERHEAD: usize = KEY_LEN + KEY_LEN + TAG_LEN + TAG_L
 /// What the second message adds to its payload: ephemeral key, tag.
 pub(crate) const MESSAGE_2_OVERHEAD: usize = KEY_LEN + TAG_LEN;
 
+/// This end's static key.
+pub(crate) struct KeyPair {
+    pub private: PrivateKey,
+    pub public: PublicKey,
+}
+
+impl From<PrivateKey> for KeyPair {
+    fn from(private: PrivateKey) -> Self {
+        KeyPair { public: private.public(), private }
+    }
+}
+
 /// A handshake under way.
+///
+/// `snow` does not erase its chaining key when dropped; what derives from it here is erased.
 pub(crate) struct Noise(Box<HandshakeState>);
 
 /// The two secrets that a completed handshake yields.
@@ -46,32 +60,37 @@ pub(crate) struct Secrets {
 pub(crate) struct Undecryptable;
 
 impl Noise {
+    /// `head`: what stands in the clear before the first message, authenticated with it.
     pub fn initiator(
-        local: &PrivateKey,
+        local: &KeyPair,
         remote: &PublicKey,
         psk: &PresharedKey,
+        head: &[u8],
         random: &mut Random<'_>,
     ) -> Self {
-        Self::build(local, random, |builder| {
+        Self::build(local, head, random, |builder| {
             builder.remote_public_key(remote.as_bytes())?.psk(PSK_POSITION, psk.as_bytes())?.build_initiator()
         })
     }
 
-    pub fn responder(local: &PrivateKey, random: &mut Random<'_>) -> Self {
-        Self::build(local, random, |builder| builder.build_responder())
+    /// `head`: what stood in the clear before the first message.
+    pub fn responder(local: &KeyPair, head: &[u8], random: &mut Random<'_>) -> Self {
+        Self::build(local, head, random, |builder| builder.build_responder())
     }
 
     fn build(
-        local: &PrivateKey,
+        local: &KeyPair,
+        head: &[u8],
         random: &mut Random<'_>,
         finish: impl FnOnce(Builder<'_>) -> Result<HandshakeState, Error>,
     ) -> Self {
         let mut ephemeral = Zeroizing::new([0; KEY_LEN]);
         random(&mut *ephemeral);
         let params: NoiseParams = PATTERN.parse().expect("a valid pattern");
-        let state = Builder::with_resolver(params, Box::new(Suite { ephemeral }))
-            .prologue(PROLOGUE)
-            .and_then(|builder| builder.local_private_key(local.as_bytes()))
+        let prologue = [PROTOCOL, head].concat();
+        let state = Builder::with_resolver(params, Box::new(Suite { ephemeral, public: local.public }))
+            .prologue(&prologue)
+            .and_then(|builder| builder.local_private_key(local.private.as_bytes()))
             .and_then(finish)
             .expect("the suite has everything that the pattern asks for");
         Noise(Box::new(state))
@@ -122,6 +141,8 @@ impl Noise {
 /// Our primitives, and the randomness of one handshake: its ephemeral key.
 struct Suite {
     ephemeral: Zeroizing<[u8; KEY_LEN]>,
+    /// The static public key, so that it is not computed again for each handshake.
+    public: PublicKey,
 }
 
 impl CryptoResolver for Suite {
@@ -130,7 +151,10 @@ impl CryptoResolver for Suite {
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        matches!(choice, DHChoice::Curve25519).then(|| Box::new(X25519::default()) as Box<dyn Dh>)
+        matches!(choice, DHChoice::Curve25519).then(|| {
+            let private = PrivateKey::from_bytes([0; KEY_LEN]);
+            Box::new(X25519 { private, public: self.public }) as Box<dyn Dh>
+        })
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -161,19 +185,6 @@ struct X25519 {
     public: PublicKey,
 }
 
-impl Default for X25519 {
-    fn default() -> Self {
-        X25519 { private: PrivateKey::from_bytes([0; KEY_LEN]), public: PublicKey::from_bytes([0; KEY_LEN]) }
-    }
-}
-
-impl X25519 {
-    fn replace(&mut self, bytes: [u8; KEY_LEN]) {
-        self.private = PrivateKey::from_bytes(bytes);
-        self.public = self.private.public();
-    }
-}
-
 impl Dh for X25519 {
     fn name(&self) -> &'static str {
         "25519"
@@ -188,13 +199,16 @@ impl Dh for X25519 {
     }
 
     fn set(&mut self, private: &[u8]) {
-        self.replace(private.try_into().expect("snow passes on the 32 bytes that we gave it"));
+        // Called for the static key only, of which `public` is the other half.
+        let private = private.try_into().expect("snow passes on the 32 bytes that we gave it");
+        self.private = PrivateKey::from_bytes(private);
     }
 
     fn generate(&mut self, random: &mut dyn SnowRandom) -> Result<(), Error> {
         let mut bytes = Zeroizing::new([0; KEY_LEN]);
         random.try_fill_bytes(&mut *bytes)?;
-        self.replace(*bytes);
+        self.private = PrivateKey::from_bytes(*bytes);
+        self.public = self.private.public();
         Ok(())
     }
 

@@ -208,7 +208,19 @@ pub struct Sealer {
 struct Sealing {
     key: SealingKey,
     since: Time,
+    /// Nothing is sealed from here on; kept so that no packet has to compute it.
+    reject: Time,
     packets: u64,
+}
+
+impl Sealing {
+    fn new(key: SealingKey, now: Time, lifetimes: &Lifetimes) -> Self {
+        Sealing { key, since: now, reject: now + lifetimes.reject_after, packets: 0 }
+    }
+
+    fn is_usable(&self, now: Time) -> bool {
+        now < self.reject && self.packets < REJECT_AFTER_PACKETS
+    }
 }
 
 impl Sealer {
@@ -220,7 +232,7 @@ impl Sealer {
     /// Replaces the key now: the client's side of a handshake.
     pub fn install(&mut self, key: SealingKey, now: Time) {
         self.staged.clear();
-        self.activate(Sealing { key, since: now, packets: 0 });
+        self.activate(Sealing::new(key, now, &self.lifetimes));
     }
 
     /// Keeps the key until the client has shown that it holds it too: the server's side of a handshake.
@@ -230,7 +242,7 @@ impl Sealer {
         if self.staged.len() >= MAX_STAGED {
             self.staged.remove(0);
         }
-        self.staged.push(Sealing { key, since: now, packets: 0 });
+        self.staged.push(Sealing::new(key, now, &self.lifetimes));
     }
 
     /// Takes the staged key of the epoch that [`Opened::confirmed`] has named into use.
@@ -258,10 +270,7 @@ impl Sealer {
             return Err(SealError::ClearRefused);
         }
         let next = &mut self.next[link.index()];
-        if now.since(current.since) >= self.lifetimes.reject_after
-            || current.packets >= REJECT_AFTER_PACKETS
-            || *next >= MAX_PACKET_NUMBER
-        {
+        if !current.is_usable(now) || *next >= MAX_PACKET_NUMBER {
             return Err(SealError::Expired);
         }
         let number = *next;
@@ -278,9 +287,7 @@ impl Sealer {
 
     /// Whether packets can be sealed now.
     pub fn is_usable(&self, now: Time) -> bool {
-        self.current.as_ref().is_some_and(|current| {
-            now.since(current.since) < self.lifetimes.reject_after && current.packets < REJECT_AFTER_PACKETS
-        })
+        self.current.as_ref().is_some_and(|current| current.is_usable(now))
     }
 
     /// Whether the client should start a handshake: there is no key, or it grows old.
@@ -313,13 +320,15 @@ impl Sealer {
     /// Changes the lifetimes, also of the keys in use.
     pub fn set_lifetimes(&mut self, lifetimes: Lifetimes) {
         self.lifetimes = lifetimes;
+        for sealing in self.current.iter_mut().chain(&mut self.staged) {
+            sealing.reject = sealing.since + lifetimes.reject_after;
+        }
     }
 
     /// Erases keys that have expired.
     pub fn expire(&mut self, now: Time) {
-        let reject_after = self.lifetimes.reject_after;
-        self.staged.retain(|sealing| now.since(sealing.since) < reject_after);
-        self.current.take_if(|sealing| now.since(sealing.since) >= reject_after);
+        self.staged.retain(|sealing| now < sealing.reject);
+        self.current.take_if(|sealing| now >= sealing.reject);
     }
 
     fn activate(&mut self, sealing: Sealing) {

@@ -120,14 +120,20 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         "version" => no_more(parser, Invocation::Version, "bonding version: print the version\n"),
         "run" => parse_run(parser),
         "status" => parse_status(parser),
-        "events" => parse_ask(parser, Request::Events, "bonding events [--socket PATH]: the last 200 state changes\n"),
+        "events" => {
+            parse_ask(parser, Request::Events, "bonding events [--socket PATH]: the last 200 state changes\n")
+        }
         "reload" => parse_ask(
             parser,
             Request::Reload,
             "bonding reload [--socket PATH]: take over what changed in the configuration; no connection is lost.\nA file with errors is refused whole.\n",
         ),
         "link" => parse_link(parser),
-        "check" => parse_file(parser, Invocation::Check, "bonding check FILE: name every mistake in a configuration\n"),
+        "check" => parse_file(
+            parser,
+            Invocation::Check,
+            "bonding check FILE: name every mistake in a configuration\n",
+        ),
         "import" => parse_file(
             parser,
             Invocation::Import,
@@ -214,7 +220,9 @@ down takes a link out of the bond until `up` or the next restart; reconnect open
             other => return Err(other.unexpected()),
         }
     }
-    let [name, action] = words.as_slice() else { return Err("link: give its name and up, down or reconnect".into()) };
+    let [name, action] = words.as_slice() else {
+        return Err("link: give its name and up, down or reconnect".into());
+    };
     let action = match action.as_str() {
         "up" => LinkAction::Up,
         "down" => LinkAction::Down,

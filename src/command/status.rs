@@ -76,7 +76,11 @@ fn render_peer(peer: &Value, status: &Value, paint: &Paint, text: &mut String) {
         "" => "-".to_owned(),
         cipher => cipher.to_owned(),
     };
-    let _ = writeln!(text, "  latest handshake: {handshake}; cipher: {cipher}; policy: {}", string(peer, "policy"));
+    let _ = writeln!(
+        text,
+        "  latest handshake: {handshake}; cipher: {cipher}; policy: {}",
+        string(peer, "policy")
+    );
     let _ = writeln!(
         text,
         "  transfer: {} received, {} sent; MTU {}",

@@ -51,11 +51,7 @@ impl Client {
     /// The links as configured, not attached to anything yet.
     pub fn new(config: &Config) -> Self {
         let link = |config: &config::Link| Link { config: config.clone(), switched_off: false, state: None };
-        Client {
-            peer: PeerId(0),
-            links: config.links.iter().map(link).collect(),
-            sysctls: Sysctls::new(),
-        }
+        Client { peer: PeerId(0), links: config.links.iter().map(link).collect(), sysctls: Sysctls::new() }
     }
 
     /// Tells the core of the server and the links.
@@ -153,7 +149,10 @@ impl Client {
         // Two halves are more specific than any default route, whatever its metric, and vanish with the device.
         let families = [
             (Family::V4, [Ipv4Addr::new(0, 0, 0, 0).into(), Ipv4Addr::new(128, 0, 0, 0).into()]),
-            (Family::V6, [IpAddr::from(Ipv6Addr::UNSPECIFIED), Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0).into()]),
+            (
+                Family::V6,
+                [IpAddr::from(Ipv6Addr::UNSPECIFIED), Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0).into()],
+            ),
         ];
         for (family, halves) in families {
             if config.bond.addresses.iter().any(|net| Family::of(net.address) == family) {
@@ -188,12 +187,9 @@ impl Client {
                 && driver.socket(old.socket).is_some()
         };
         link.state = match (old, new) {
-            (Some(old), Some(new)) if same(&old, &new) => Some(Attached {
-                gateway: new.gateway,
-                prefix_len: new.prefix_len,
-                remote: new.remote,
-                ..old
-            }),
+            (Some(old), Some(new)) if same(&old, &new) => {
+                Some(Attached { gateway: new.gateway, prefix_len: new.prefix_len, remote: new.remote, ..old })
+            }
             (old, new) => {
                 let was = old.as_ref().map(|old| old.address);
                 let port = old.and_then(|old| driver.close_socket(old.socket)?.preferred_port);

@@ -58,7 +58,9 @@ pub enum Error {
     #[error("{0}")]
     Config(String),
     /// The bond is switched off in the file.
-    #[error("the bond is off: `uci set bonding.globals.enabled=1` (or `option enabled '1'` in {0}) turns it on")]
+    #[error(
+        "the bond is off: `uci set bonding.globals.enabled=1` (or `option enabled '1'` in {0}) turns it on"
+    )]
     Disabled(PathBuf),
     /// The private key cannot be used.
     #[error(transparent)]
@@ -79,7 +81,7 @@ pub enum Error {
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
     /// Our device was deleted.
-    #[error("the device {0} was deleted by somebody else: {1}")]
+    #[error("the device {0} is gone; somebody else has deleted it: {1}")]
     TunGone(String, std::io::Error),
 }
 
@@ -165,6 +167,8 @@ struct Service {
     /// Peers that have a link in use.
     up: std::collections::BTreeSet<PeerId>,
     stopping: bool,
+    /// Our device cannot be found any more.
+    device_lost: Option<std::io::Error>,
 }
 
 impl Service {
@@ -197,6 +201,7 @@ impl Service {
             mtu,
             up: Default::default(),
             stopping: false,
+            device_lost: None,
             config,
         };
         match &mut service.end {
@@ -215,6 +220,9 @@ impl Service {
         let mut hangup = signal(SignalKind::hangup()).map_err(system)?;
         let mut look = Some(tokio::time::Instant::now() + RETRY);
         while !self.stopping {
+            if let Some(error) = self.device_lost.take() {
+                return Err(Error::TunGone(self.config.bond.ifname.clone(), error));
+            }
             let due = look.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3_600));
             tokio::select! {
                 biased;
@@ -291,7 +299,7 @@ impl Service {
         let index = match self.reconciler.netlink().link_by_name(&name).await {
             Ok(link) => link.index,
             Err(error) => {
-                warn!("{name}: {error}");
+                self.device_lost = Some(std::io::Error::other(error));
                 return;
             }
         };
@@ -418,7 +426,11 @@ impl Service {
             Ok(()) => "the configuration was taken over".to_owned(),
             Err(error) => error.to_string(),
         };
-        if ok { info!("reload: {message}") } else { error!("reload refused: {message}") }
+        if ok {
+            info!("reload: {message}")
+        } else {
+            error!("reload refused: {message}")
+        }
         self.reload = Some(Reload { ok, message, unix_ms: setup::unix_ms() });
         if ok {
             self.follow_network().await;
@@ -455,4 +467,3 @@ impl Service {
 fn failure(message: &str) -> serde_json::Value {
     serde_json::json!({ "ok": false, "error": message })
 }
-

@@ -88,7 +88,8 @@ impl Server {
 
 /// Routes to what is behind the peers.
 pub fn network(config: &Config, index: u32, desired: &mut Desired) {
-    let own = |net: &crate::config::value::IpNet| config.bond.addresses.iter().any(|own| own.contains(net.address));
+    let own =
+        |net: &crate::config::value::IpNet| config.bond.addresses.iter().any(|own| own.contains(net.address));
     for peer in &config.peers {
         let lans = peer.lans.iter().chain(peer.addresses.iter().filter(|net| !own(net)));
         for net in lans {

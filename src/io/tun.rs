@@ -153,7 +153,7 @@ impl Tun {
         self.vnet_hdr
     }
 
-    /// As [`Tun::readable`], for a loop over several devices and sockets.
+    /// As [`Tun::readable`], for a loop over several devices and sockets. It does not see that the device was deleted.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.file.poll_read_ready(cx).map_ok(|mut guard| guard.retain_ready())
     }

@@ -40,6 +40,9 @@ pub const DEFAULT_BUFFER: usize = 4 << 20;
 /// Largest UDP payload, and so the largest that coalesced datagrams together can be, in bytes.
 const MAX_PAYLOAD: usize = 65_535;
 
+/// Payload that one system call can send, segmented or not, in bytes: an IPv4 packet of 65,535 without its headers.
+const MAX_SEND: usize = 65_507;
+
 /// Why a socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -170,8 +173,8 @@ pub struct Transmit<'a> {
     pub ecn: Option<Ecn>,
     /// Payload, or payloads end to end.
     pub contents: &'a [u8],
-    /// With several payloads: the length of each but the last, which may be shorter. At most
-    /// [`Socket::max_segments`] payloads at a time.
+    /// With several payloads: the length of each but the last, which may be shorter. There may be any number, but more
+    /// than [`Socket::max_segments`] or 64 KiB cost another system call.
     pub segment_size: Option<usize>,
 }
 
@@ -203,6 +206,7 @@ pub struct Socket {
     io: UdpSocket,
     options: SocketOptions,
     local: SocketAddr,
+    gro: bool,
     // Read-locked to send, which is one uncontended atomic operation before a system call; written only when the
     // state is replaced.
     state: RwLock<UdpSocketState>,
@@ -244,7 +248,8 @@ impl Socket {
         if state.may_fragment() {
             return Err(OpenError::MayFragment);
         }
-        Ok(Socket { io, options, local, state: RwLock::new(state) })
+        let gro = options.gro && state.gro_segments() > 1;
+        Ok(Socket { io, options, local, gro, state: RwLock::new(state) })
     }
 
     /// Closes the socket and returns how to open it again, with the port that it had.
@@ -276,7 +281,7 @@ impl Socket {
 
     /// Whether the kernel coalesces what is received.
     pub fn gro(&self) -> bool {
-        self.options.gro && self.state.read().unwrap_or_else(PoisonError::into_inner).gro_segments() > 1
+        self.gro
     }
 
     /// Tries segmentation offload again after it was given up, as when a link's device has changed.
@@ -299,9 +304,16 @@ impl Socket {
     /// Takes what has come, into `batch`, and returns the number of buffers filled (each one datagram, or several
     /// coalesced ones; [`RecvBatch::datagrams`] knows).
     ///
-    /// `WouldBlock`: nothing has come. Any other error concerns this call only: count it and go on.
+    /// `WouldBlock`: nothing has come. `InvalidInput`: the buffers are too small for a socket with [`Socket::gro`]. Any
+    /// other error concerns this call only: count it and go on.
     pub fn try_recv(&self, batch: &mut RecvBatch) -> io::Result<usize> {
         batch.filled = 0;
+        if self.gro && batch.buffer_len < MAX_PAYLOAD {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "coalesced datagrams need 64 KiB a buffer",
+            ));
+        }
         let filled = self.io.try_io(Interest::READABLE, || {
             // `recvmmsg` fills as many buffers as there are, so the slices are made anew for each call.
             let mut slices: [IoSliceMut<'_>; BATCH_SIZE] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
@@ -328,18 +340,19 @@ impl Socket {
     /// buffer became full half-way.
     pub fn try_send(&self, transmit: &Transmit<'_>) -> Result<usize, SendError> {
         let stride = transmit.stride();
-        let count = transmit.contents.len().div_ceil(stride).max(1);
-        if count > 1 && count > self.max_segments() {
-            return self.send_one_by_one(transmit, stride);
-        }
-        if count == 1 {
+        if stride >= transmit.contents.len() {
             return self.send_one(transmit, transmit.contents).map(|()| 1);
         }
-        match self.send_quinn(transmit.as_quinn(transmit.contents, Some(stride))) {
-            Ok(()) => Ok(count),
-            Err(error) if is_offload_refusal(&error) => self.send_one_by_one(transmit, stride),
-            Err(error) => Err(self.classify(error)),
+        let per_call = self.max_segments().min(MAX_SEND / stride).max(1);
+        let mut sent = 0;
+        for group in transmit.contents.chunks(stride * per_call) {
+            match self.send_group(transmit, group, stride) {
+                Ok(count) => sent += count,
+                Err(error) if sent == 0 => return Err(error),
+                Err(_) => break,
+            }
         }
+        Ok(sent)
     }
 
     /// Sends several, in order. Returns the number of whole [`Transmit`]s taken; an error only when the first one
@@ -389,9 +402,17 @@ impl Socket {
         }
     }
 
-    fn send_one_by_one(&self, transmit: &Transmit<'_>, stride: usize) -> Result<usize, SendError> {
+    /// Sends payloads end to end with one system call, or with one each where the network card cannot segment.
+    fn send_group(&self, transmit: &Transmit<'_>, group: &[u8], stride: usize) -> Result<usize, SendError> {
+        if group.len() > stride && self.max_segments() > 1 {
+            match self.send_quinn(transmit.as_quinn(group, Some(stride))) {
+                Ok(()) => return Ok(group.len().div_ceil(stride)),
+                Err(error) if is_offload_refusal(&error) => {}
+                Err(error) => return Err(self.classify(error)),
+            }
+        }
         let mut sent = 0;
-        for payload in transmit.contents.chunks(stride) {
+        for payload in group.chunks(stride) {
             match self.send_one(transmit, payload) {
                 Ok(()) => sent += 1,
                 Err(error) if sent == 0 => return Err(error),
@@ -454,7 +475,7 @@ pub struct Datagram<'a> {
 
 impl RecvBatch {
     /// `buffers` (1 to [`BATCH_SIZE`]) buffers of 64 KiB, large enough for coalesced datagrams. Memory that was never
-    /// written to is not resident.
+    /// written to is not resident; 8 are enough for a router.
     pub fn new(buffers: usize) -> Self {
         Self::with_buffer_len(buffers, MAX_PAYLOAD)
     }

@@ -140,11 +140,15 @@ fn many_at_once() {
             for (n, (payload, _, _)) in received.iter().enumerate() {
                 assert_eq!(payload, &vec![n as u8; if n == 40 { 100 } else { 1000 }]);
             }
-            // More than the kernel takes at once: one by one.
-            let contents = vec![1; 1000 * 65];
-            let transmit = Transmit { segment_size: Some(1000), ..Transmit::new(remote, &contents) };
-            assert_eq!(send(&socket, &transmit).await.unwrap(), 65);
-            assert_eq!(receive(&receiver, 65).await.len(), 65);
+            // More than the kernel takes at once, in number and in bytes.
+            for (count, size) in [(150, 100), (100, 1400)] {
+                let contents: Vec<u8> = (0..count).flat_map(|n| vec![n as u8; size]).collect();
+                let transmit = Transmit { segment_size: Some(size), ..Transmit::new(remote, &contents) };
+                assert_eq!(send(&socket, &transmit).await.unwrap(), count);
+                for (n, (payload, _, _)) in receive(&receiver, count).await.iter().enumerate() {
+                    assert_eq!(payload, &vec![n as u8; size]);
+                }
+            }
 
             let transmits = vec![Transmit::new(remote, &contents[..500]); 10];
             assert_eq!(socket.try_send_batch(&transmits).unwrap(), 10);
@@ -160,7 +164,7 @@ fn congestion_bits_pass_both_ways() {
         for (local, remote) in [("192.0.2.1:0", "192.0.2.9:5000"), ("[fd00::1]:0", "[fd00::9]:5000")] {
             let receiver = other.enter(|| Socket::open(SocketOptions::new(at(remote)))).unwrap();
             let socket = Socket::open(SocketOptions::new(at(local))).unwrap();
-            let mut batch = RecvBatch::with_buffer_len(1, 2048);
+            let mut batch = RecvBatch::new(1);
             for ecn in [None, Some(Ecn::Ect0), Some(Ecn::Ect1), Some(Ecn::Ce)] {
                 send(&socket, &Transmit { ecn, ..Transmit::new(at(remote), b"x") }).await.unwrap();
                 tokio::time::timeout(LIMIT, receiver.readable()).await.unwrap().unwrap();
@@ -300,6 +304,27 @@ fn buffers_are_as_large_as_allowed() {
         let socket = Socket::open(SocketOptions::new(at("127.0.0.1:0"))).unwrap();
         let (receive, send) = socket.buffer_sizes().unwrap();
         assert!(receive >= 200 << 10 && send >= 200 << 10, "{receive} {send}");
+    });
+}
+
+#[test]
+fn small_buffers_need_a_socket_without_coalescing() {
+    run(|_bench| async move {
+        let mut small = RecvBatch::with_buffer_len(1, 2048);
+        let socket = Socket::open(SocketOptions::new(at("127.0.0.1:0"))).unwrap();
+        assert_eq!(socket.try_recv(&mut small).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let options = SocketOptions { gro: false, ..SocketOptions::new(at("127.0.0.1:0")) };
+        let socket = Socket::open(options).unwrap();
+        send(&socket, &Transmit::new(socket.local_addr(), b"x")).await.unwrap();
+        let received = async {
+            loop {
+                socket.readable().await.unwrap();
+                if let Ok(count) = socket.try_recv(&mut small) {
+                    return count;
+                }
+            }
+        };
+        assert_eq!(tokio::time::timeout(LIMIT, received).await.unwrap(), 1);
     });
 }
 

@@ -138,7 +138,8 @@ impl Netlink {
         .await
     }
 
-    /// Sets an address, marked as set by `protocol`. IPv6 addresses can be used at once (no duplicate detection).
+    /// Sets an address, marked as set by `protocol`. IPv6 addresses do not wait for duplicate detection; the kernel
+    /// receives for them a moment later.
     pub async fn add_address(&self, address: &Address, protocol: u8) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewAddress(address.message(protocol)?);
         self.acknowledged(message, NLM_F_CREATE | NLM_F_EXCL, || format!("set address {address}")).await

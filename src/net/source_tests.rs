@@ -264,7 +264,7 @@ fn frame(from: [u8; 4], to: SocketAddr, payload: &[u8]) -> Vec<u8> {
 }
 
 async fn received(socket: &Socket) -> Vec<u8> {
-    let mut batch = RecvBatch::with_buffer_len(1, 2048);
+    let mut batch = RecvBatch::new(1);
     let look = async {
         loop {
             socket.readable().await.unwrap();

@@ -1,122 +1,217 @@
-//! The core itself as the tunnel: two endpoints, client and server, one link for each line.
+//! The tunnel under test: two [`Endpoint`]s, a client with a link per line, and a server that learns them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use bonding::bond::cipher::CipherPolicy;
-use bonding::bond::endpoint::{Endpoint, EndpointConfig};
+use bonding::bond::cipher::{CipherList, CipherPolicy};
 use bonding::bond::keys::PrivateKey;
 use bonding::bond::status::PeerStatus;
-use bonding::bond::{IpPrefix, LinkConfig, LinkState, Path, PeerConfig, PeerId, Policy, Time};
+use bonding::bond::{
+    Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkState, Path, PeerConfig, PeerId, Policy, Time,
+};
 use lab::random::Random;
 
 use crate::Nanos;
+use crate::packet::{CLIENT_HOST, Side};
 use crate::scenarios::Scenario;
-use crate::world::Tunnel;
+use crate::world::{Tunnel, World};
 
-/// What a bond is set to.
+/// What is set, beyond what the core finds out by itself.
 #[derive(Clone, Debug)]
-pub struct BondSettings {
+pub struct BondConfig {
     pub policy: Policy,
+    pub ciphers: CipherPolicy,
     pub rekey_interval: Duration,
-    pub seed: u64,
+    pub keepalive: Duration,
+    /// Outer IPv6.
+    pub ipv6: bool,
+    /// Tell the core the rates of the lines, as a user may.
+    pub rates_configured: bool,
+    /// Priority of each link; 0 where the list ends.
+    pub priorities: Vec<u8>,
 }
 
-impl Default for BondSettings {
+impl Default for BondConfig {
     fn default() -> Self {
-        BondSettings { policy: Policy::Adaptive, rekey_interval: Duration::from_secs(120), seed: 1 }
+        BondConfig {
+            policy: Policy::Adaptive,
+            ciphers: CipherPolicy::Auto,
+            rekey_interval: Duration::from_secs(120),
+            keepalive: Duration::from_secs(1),
+            ipv6: false,
+            rates_configured: false,
+            priorities: Vec::new(),
+        }
     }
 }
 
-/// One end.
+impl BondConfig {
+    /// With this policy.
+    pub fn with_policy(policy: Policy) -> Self {
+        BondConfig { policy, ..BondConfig::default() }
+    }
+
+    /// Data in the clear, for speed.
+    pub fn in_the_clear(self) -> Self {
+        let none = CipherList::new([bonding::bond::cipher::Cipher::None]);
+        BondConfig { ciphers: CipherPolicy::Only(none), ..self }
+    }
+}
+
+/// One end, as the daemon drives it.
 pub struct Bond {
-    pub endpoint: Endpoint,
-    remote: Vec<SocketAddr>,
-    out: Vec<u8>,
-    ready: bool,
+    endpoint: Endpoint,
+    side: Side,
+    peer: PeerId,
+    /// The client's public address on each line, as the server sees it.
+    public: Vec<SocketAddr>,
+    ipv6: bool,
+    datagrams: Vec<u8>,
+    now: Nanos,
+    up: bool,
+    mtu: usize,
+    /// What the endpoint reported; the newest of a long run are not kept.
+    pub events: Vec<(Nanos, Event)>,
 }
 
-fn address(side: u8, link: usize) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, side, link as u8, 1)), 5080)
+/// Events kept for a test to look at.
+const EVENTS: usize = 10_000;
+
+/// A world with a bond over the lines of a scenario.
+pub fn world(scenario: &Scenario, config: &BondConfig, seed: u64) -> World<Bond> {
+    World::new(scenario, pair(scenario, config, seed), seed)
 }
 
-/// A client and its server over the lines of a scenario.
-pub fn pair(scenario: &Scenario, settings: &BondSettings) -> [Bond; 2] {
-    let now = Time::from_nanos(0);
-    let key = |n: u8| PrivateKey::from_bytes([n; 32]);
-    let end = |n: u8, peer: PrivateKey| {
-        let mut source = Random::new(settings.seed * 2 + u64::from(n));
-        let random = Box::new(move |bytes: &mut [u8]| bytes.fill_with(|| source.below(256) as u8));
-        let config = EndpointConfig {
-            private_key: key(n),
-            cipher: CipherPolicy::Auto,
+/// Client and server.
+pub fn pair(scenario: &Scenario, config: &BondConfig, seed: u64) -> [Bond; 2] {
+    let mut random = Random::new(seed ^ 0x626f_6e64);
+    let mut key = || {
+        let mut bytes = [0; 32];
+        fill(&mut random, &mut bytes);
+        PrivateKey::from_bytes(bytes)
+    };
+    let keys = [key(), key()];
+    let public_keys = [keys[0].public(), keys[1].public()];
+    let public: Vec<SocketAddr> = (0..scenario.lines.len())
+        .map(|line| SocketAddr::new(address(config.ipv6, 2, line), 40_000 + line as u16))
+        .collect();
+    let mut keys = keys.into_iter();
+    let mut bond = |side: Side| {
+        let mut random = Random::new(seed.wrapping_mul(2) + side.index() as u64);
+        let endpoint_config = EndpointConfig {
+            private_key: keys.next().expect("a key for each side"),
+            cipher: config.ciphers,
             aes_hardware: true,
-            rekey_interval: settings.rekey_interval,
-            keepalive: Duration::from_millis(1_500),
+            rekey_interval: config.rekey_interval,
+            keepalive: config.keepalive,
         };
-        let mut endpoint = Endpoint::new(config, random, 1_000_000, now);
-        let peer = PeerConfig {
-            public_key: peer.public(),
+        let clock = 1_700_000_000_000;
+        let mut endpoint = Endpoint::new(
+            endpoint_config,
+            Box::new(move |bytes: &mut [u8]| fill(&mut random, bytes)),
+            clock,
+            Time::ZERO,
+        );
+        let peer_config = PeerConfig {
+            public_key: public_keys[side.other().index()].clone(),
             preshared_key: None,
-            initiator: n == 1,
-            allowed: vec![IpPrefix::ALL_V4],
-            policy: (n == 1).then_some(settings.policy),
+            initiator: side == Side::Client,
+            allowed: vec![match side {
+                Side::Client => IpPrefix::ALL_V4,
+                Side::Server => IpPrefix { addr: CLIENT_HOST.into(), len: 24 },
+            }],
+            policy: (side == Side::Client).then_some(config.policy),
             upload: None,
         };
-        let id = endpoint.add_peer(peer, now);
-        let remote: Vec<_> = (0..scenario.lines.len()).map(|link| address(3 - n, link)).collect();
-        if n == 1 {
-            for (link, remote) in remote.iter().enumerate() {
-                let path = Some(Path { socket: link as u16, local: None, remote: *remote });
-                endpoint.set_link(id, link_config(link, path), now);
+        let peer = endpoint.add_peer(peer_config, Time::ZERO);
+        let mut bond = Bond {
+            endpoint,
+            side,
+            peer,
+            public: public.clone(),
+            ipv6: config.ipv6,
+            datagrams: Vec::new(),
+            now: 0,
+            up: false,
+            mtu: 1280,
+            events: Vec::new(),
+        };
+        if side == Side::Client {
+            for (line, pair) in scenario.lines.iter().enumerate() {
+                let known = |rate: Option<u64>| rate.filter(|_| config.rates_configured);
+                let link = LinkConfig {
+                    id: line as u8,
+                    name: format!("wan{line}"),
+                    path: Some(bond.client_path(line)),
+                    enabled: true,
+                    upload: known(pair.up.rate),
+                    download: known(pair.down.rate),
+                    priority: config.priorities.get(line).copied().unwrap_or(0),
+                    weight: 1,
+                    mtu: None,
+                };
+                bond.endpoint.set_link(peer, link, Time::ZERO);
             }
         }
-        Bond { endpoint, remote, out: Vec::new(), ready: false }
+        bond
     };
-    [end(1, key(2)), end(2, key(1))]
-}
-
-fn link_config(link: usize, path: Option<Path>) -> LinkConfig {
-    LinkConfig {
-        id: link as u8,
-        name: format!("line{link}"),
-        path,
-        enabled: true,
-        upload: None,
-        download: None,
-        priority: 0,
-        weight: 1,
-        mtu: None,
-    }
+    [bond(Side::Client), bond(Side::Server)]
 }
 
 impl Bond {
-    /// What the end says of its only peer.
-    pub fn status(&self, now: Nanos) -> PeerStatus {
-        self.endpoint.status(Time::from_nanos(now)).peers.remove(0)
+    /// What the endpoint says about the other end.
+    pub fn status(&self) -> PeerStatus {
+        let status = self.endpoint.status(Time::from_nanos(self.now));
+        status.peers.into_iter().next().expect("the peer was added")
     }
 
-    fn look(&mut self, now: Nanos) {
-        while self.endpoint.poll_event().is_some() {}
-        if !self.ready {
-            let status = self.status(now);
-            self.ready = status.links.len() == self.remote.len()
-                && status.links.iter().all(|link| link.state == LinkState::Up && link.rtt_ms.is_some());
+    /// Packets dropped before a peer was known, by reason.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.endpoint.status(Time::from_nanos(self.now)).drops.into_iter().collect()
+    }
+
+    /// The NAT of a line forgets its mapping, and makes another; call it at both ends.
+    pub fn rebind(&mut self, line: usize) {
+        let address = &mut self.public[line];
+        address.set_port(address.port() + 100);
+    }
+
+    fn client_path(&self, line: usize) -> Path {
+        Path { socket: line as u16, local: Some(address(self.ipv6, 1, line)), remote: server(self.ipv6) }
+    }
+
+    fn drain_events(&mut self) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match &event {
+                Event::PeerUp { .. } => {
+                    self.up = true;
+                    self.mtu = usize::from(self.status().tunnel_mtu);
+                }
+                Event::PeerDown { .. } => self.up = false,
+                Event::TunnelMtu { mtu, .. } => self.mtu = usize::from(*mtu),
+                _ => {}
+            }
+            if self.events.len() < EVENTS {
+                self.events.push((self.now, event));
+            }
         }
     }
 }
 
 impl Tunnel for Bond {
     fn overhead(&self) -> usize {
-        28
+        if self.ipv6 { 48 } else { 28 }
     }
 
     fn is_ready(&self) -> bool {
-        self.ready
+        self.up && {
+            let links = self.status().links;
+            links.len() == self.public.len() && links.iter().all(|link| link.state == LinkState::Up)
+        }
     }
 
     fn mtu(&self) -> usize {
-        1_440
+        self.mtu
     }
 
     fn wants_packet(&self) -> bool {
@@ -124,6 +219,7 @@ impl Tunnel for Bond {
     }
 
     fn enqueue(&mut self, packet: &[u8], now: Nanos) {
+        self.now = now;
         let mut buffer = self.endpoint.buffer();
         buffer.copy_from(packet);
         self.endpoint.enqueue(buffer, Time::from_nanos(now));
@@ -137,21 +233,38 @@ impl Tunnel for Bond {
         now: Nanos,
         deliver: &mut dyn FnMut(&[u8]),
     ) {
-        let path = Path { socket: link as u16, local: None, remote: self.remote[link] };
+        self.now = now;
+        let path = match self.side {
+            Side::Client => self.client_path(link),
+            Side::Server => {
+                Path { socket: 0, local: Some(server(self.ipv6).ip()), remote: self.public[link] }
+            }
+        };
         let stride = data.len();
-        let mut deliver = |_: PeerId, packet: &[u8]| deliver(packet);
-        self.endpoint.handle_datagrams(path, ecn, data, stride, Time::from_nanos(now), &mut deliver);
-        self.look(now);
+        let deliver = &mut |_: PeerId, packet: &[u8]| deliver(packet);
+        self.endpoint.handle_datagrams(path, ecn, data, stride, Time::from_nanos(now), deliver);
+        self.drain_events();
     }
 
     fn transmit(&mut self, now: Nanos, send: &mut dyn FnMut(usize, u8, &[u8])) {
-        let mut out = std::mem::take(&mut self.out);
-        while let Some(transmit) = self.endpoint.poll_transmit(Time::from_nanos(now), &mut out) {
-            for datagram in out.chunks(transmit.segment_size) {
-                send(usize::from(transmit.path.socket), transmit.ecn, datagram);
+        self.now = now;
+        while let Some(transmit) = self.endpoint.poll_transmit(Time::from_nanos(now), &mut self.datagrams) {
+            let link = match self.side {
+                Side::Client => {
+                    assert_eq!(transmit.path.remote, server(self.ipv6), "the client knows one server");
+                    Some(usize::from(transmit.path.socket))
+                }
+                // A mapping that the NAT has forgotten leads nowhere.
+                Side::Server => self.public.iter().position(|public| *public == transmit.path.remote),
+            };
+            assert!(transmit.segment_size > 0 && !self.datagrams.is_empty(), "a transmit carries something");
+            for datagram in self.datagrams.chunks(transmit.segment_size) {
+                if let Some(link) = link {
+                    send(link, transmit.ecn, datagram);
+                }
             }
         }
-        self.out = out;
+        self.drain_events();
     }
 
     fn poll_timeout(&self) -> Option<Nanos> {
@@ -159,8 +272,33 @@ impl Tunnel for Bond {
     }
 
     fn handle_timeout(&mut self, now: Nanos, deliver: &mut dyn FnMut(&[u8])) {
-        let mut deliver = |_: PeerId, packet: &[u8]| deliver(packet);
-        self.endpoint.handle_timeout(Time::from_nanos(now), &mut deliver);
-        self.look(now);
+        self.now = now;
+        let deliver = &mut |_: PeerId, packet: &[u8]| deliver(packet);
+        self.endpoint.handle_timeout(Time::from_nanos(now), deliver);
+        self.drain_events();
+    }
+}
+
+fn server(ipv6: bool) -> SocketAddr {
+    SocketAddr::new(address(ipv6, 3, 0), 5870)
+}
+
+/// Documentation addresses (RFC 5737, 3849): 1 the client behind NAT, 2 its public side, 3 the server.
+fn address(ipv6: bool, role: u8, line: usize) -> IpAddr {
+    let line = line as u8;
+    if ipv6 {
+        return Ipv6Addr::new(0x2001, 0xdb8, role.into(), line.into(), 0, 0, 0, 1).into();
+    }
+    match role {
+        1 => Ipv4Addr::new(192, 168, line, 2).into(),
+        2 => Ipv4Addr::new(192, 0, 2, 10 + line).into(),
+        _ => Ipv4Addr::new(198, 51, 100, 1).into(),
+    }
+}
+
+fn fill(random: &mut Random, bytes: &mut [u8]) {
+    for chunk in bytes.chunks_mut(8) {
+        let word = random.next_u64().to_be_bytes();
+        chunk.copy_from_slice(&word[..chunk.len()]);
     }
 }

@@ -10,6 +10,7 @@ mod measure;
 mod model_tests;
 mod packet;
 mod scenarios;
+mod table;
 mod tcp;
 mod udp;
 mod world;

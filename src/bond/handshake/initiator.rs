@@ -8,7 +8,7 @@ use crate::bond::cookie::{self, COOKIE_LIFETIME, CookieReply, Mac, mac1_key};
 use crate::bond::hash::{self, MAC_LEN};
 use crate::bond::header::{DatagramType, LinkId, MAX_LINKS};
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey, Random};
-use crate::bond::noise::{MESSAGE_1_OVERHEAD, Noise};
+use crate::bond::noise::{KeyPair, MESSAGE_1_OVERHEAD, Noise};
 use crate::bond::session::LineageId;
 
 use super::message::{InitiationPayload, PayloadError, ResponseParts, ResponsePayload, Status, append_mac};
@@ -19,11 +19,12 @@ const MAX_ATTEMPTS: usize = 4;
 
 /// Makes initiations to one responder and understands the answers.
 ///
-/// An attempt: [`initiate`](Self::initiate), then send [`datagram`](Self::datagram) over every link. Try again, with a
-/// new timestamp, after a second or so without an answer, and begin with another link each time: the responder
-/// answers the copy that arrives first, over the link that it came by.
+/// An attempt: [`initiate`](Self::initiate), then send [`datagram`](Self::datagram) over every link. After a second or
+/// so without an answer begin another. The responder answers only the copy that arrives first, over the link that it
+/// came by: send every second attempt over a single link, each in turn, so that a fast link that works in one
+/// direction only cannot hold up the handshake for ever.
 pub struct Initiator {
-    private: PrivateKey,
+    local: KeyPair,
     remote: PublicKey,
     psk: PresharedKey,
     offer: CipherOffer,
@@ -49,10 +50,11 @@ struct Attempt {
 impl Initiator {
     /// An initiator that talks to the holder of `remote`.
     pub fn new(private: PrivateKey, remote: PublicKey, psk: PresharedKey, offer: CipherOffer) -> Self {
+        let local = KeyPair::from(private);
         Initiator {
             remote_mac1: mac1_key(&remote),
-            local_mac1: mac1_key(&private.public()),
-            private,
+            local_mac1: mac1_key(&local.public),
+            local,
             remote,
             psk,
             offer,
@@ -91,10 +93,10 @@ impl Initiator {
             policy: self.offer.policy,
             settings: settings.to_vec(),
         };
-        let mut noise = Noise::initiator(&self.private, &self.remote, &self.psk, random);
         let mut message = Vec::with_capacity(256);
         message.extend_from_slice(&DatagramType::Initiation.handshake_prefix());
         message.extend_from_slice(&local_index.to_be_bytes());
+        let mut noise = Noise::initiator(&self.local, &self.remote, &self.psk, &message, random);
         noise
             .write(&payload.to_bytes(), MESSAGE_1_OVERHEAD, &mut message)
             .map_err(|_| HandshakeError::WeakKey)?;
@@ -172,7 +174,7 @@ impl Initiator {
             (false, _) => None,
         };
         let secrets = attempt.noise.into_secrets().ok_or(HandshakeError::Malformed)?;
-        let indexes = (attempt.local_index, parts.sender);
+        let indexes = (attempt.local_index, payload.sender);
         Ok(establish(Role::Initiator, &secrets, indexes, resumed, cipher, payload.settings))
     }
 

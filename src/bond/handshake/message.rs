@@ -12,21 +12,20 @@ use super::MAX_SETTINGS;
 /// The version of the messages' content. Version and timestamp come first in every version.
 pub(crate) const VERSION: u8 = 1;
 
-/// Type and reserved bytes, sender index.
-pub(crate) const INITIATION_HEAD: usize = 8;
-
-/// Type and reserved bytes, sender index, receiver index.
-pub(crate) const RESPONSE_HEAD: usize = 12;
+/// Type and reserved bytes, session index.
+const HEAD_LEN: usize = 8;
 
 /// Version, timestamp: all that is known of a payload of another version.
 const MIN_INITIATION_PAYLOAD: usize = 9;
 
 const MAX_CIPHERS: usize = 8;
 const MAX_INITIATION_PAYLOAD: usize = 1 + 8 + 1 + 8 + 1 + MAX_CIPHERS + 1 + MAX_SETTINGS;
-const MAX_RESPONSE_PAYLOAD: usize = 1 + 1 + 1 + 1 + 1 + MAX_CIPHERS + 1 + MAX_SETTINGS;
+const MAX_RESPONSE_PAYLOAD: usize = 1 + 4 + 1 + 1 + 1 + 1 + MAX_CIPHERS + 1 + MAX_SETTINGS;
 
 /// An initiation, taken apart; nothing but its layout has been checked.
 pub(crate) struct InitiationParts<'m> {
+    /// Type, reserved bytes and sender index, which the Noise message authenticates.
+    pub head: &'m [u8],
     pub sender: u32,
     pub noise: &'m [u8],
     pub mac1: &'m Mac,
@@ -41,12 +40,13 @@ impl<'m> InitiationParts<'m> {
     pub fn parse(datagram: &'m [u8]) -> Option<Self> {
         let (before_mac2, mac2) = datagram.split_last_chunk::<MAC_LEN>()?;
         let (before_mac1, mac1) = before_mac2.split_last_chunk::<MAC_LEN>()?;
-        let (prefix, rest) = before_mac1.split_first_chunk::<4>()?;
-        let (sender, noise) = rest.split_first_chunk::<4>()?;
+        let (head, noise) = before_mac1.split_first_chunk::<HEAD_LEN>()?;
+        let (prefix, sender) = split_head(head);
         let payload = noise.len().checked_sub(MESSAGE_1_OVERHEAD)?;
         let fits = (MIN_INITIATION_PAYLOAD..=MAX_INITIATION_PAYLOAD).contains(&payload);
-        (fits && *prefix == DatagramType::Initiation.handshake_prefix()).then_some(InitiationParts {
-            sender: u32::from_be_bytes(*sender),
+        (fits && prefix == DatagramType::Initiation.handshake_prefix()).then_some(InitiationParts {
+            head,
+            sender,
             noise,
             mac1,
             mac2,
@@ -58,7 +58,6 @@ impl<'m> InitiationParts<'m> {
 
 /// A response, taken apart; nothing but its layout has been checked.
 pub(crate) struct ResponseParts<'m> {
-    pub sender: u32,
     pub receiver: u32,
     pub noise: &'m [u8],
     pub mac1: &'m Mac,
@@ -69,19 +68,21 @@ pub(crate) struct ResponseParts<'m> {
 impl<'m> ResponseParts<'m> {
     pub fn parse(datagram: &'m [u8]) -> Option<Self> {
         let (before_mac1, mac1) = datagram.split_last_chunk::<MAC_LEN>()?;
-        let (prefix, rest) = before_mac1.split_first_chunk::<4>()?;
-        let (sender, rest) = rest.split_first_chunk::<4>()?;
-        let (receiver, noise) = rest.split_first_chunk::<4>()?;
+        let (head, noise) = before_mac1.split_first_chunk::<HEAD_LEN>()?;
+        let (prefix, receiver) = split_head(head);
         let payload = noise.len().checked_sub(MESSAGE_2_OVERHEAD)?;
         let fits = (2..=MAX_RESPONSE_PAYLOAD).contains(&payload);
-        (fits && *prefix == DatagramType::Response.handshake_prefix()).then_some(ResponseParts {
-            sender: u32::from_be_bytes(*sender),
-            receiver: u32::from_be_bytes(*receiver),
+        (fits && prefix == DatagramType::Response.handshake_prefix()).then_some(ResponseParts {
+            receiver,
             noise,
             mac1,
             before_mac1,
         })
     }
+}
+
+fn split_head(&[t, r0, r1, r2, i0, i1, i2, i3]: &[u8; HEAD_LEN]) -> ([u8; 4], u32) {
+    ([t, r0, r1, r2], u32::from_be_bytes([i0, i1, i2, i3]))
 }
 
 /// Appends the MAC over everything that is in `message`.
@@ -143,6 +144,8 @@ impl InitiationPayload {
 /// What a response says, behind the version.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ResponsePayload {
+    /// The responder's session index.
+    pub sender: u32,
     pub status: Status,
     /// The responder's policy, so that the initiator can say what is wrong.
     pub policy: CipherPolicy,
@@ -164,7 +167,9 @@ impl ResponsePayload {
             Status::NoCommonCipher => (1, 0, false),
             Status::UnsupportedVersion => (2, 0, false),
         };
-        let mut out = vec![VERSION, status, u8::from(resumed), cipher];
+        let mut out = vec![VERSION];
+        out.extend_from_slice(&self.sender.to_be_bytes());
+        out.extend_from_slice(&[status, u8::from(resumed), cipher]);
         write_policy(&mut out, &self.policy);
         write_settings(&mut out, &self.settings);
         out
@@ -176,6 +181,7 @@ impl ResponsePayload {
         if version != VERSION {
             return Err(PayloadError::Version { version, timestamp: 0 });
         }
+        let sender = reader.u32()?;
         let status = reader.byte()?;
         let resumed = reader.flag()?;
         let cipher = Cipher::from_id(reader.byte()?);
@@ -188,7 +194,7 @@ impl ResponsePayload {
         let policy = reader.policy()?;
         let settings = reader.settings()?;
         reader.end()?;
-        Ok(ResponsePayload { status, policy, settings })
+        Ok(ResponsePayload { sender, status, policy, settings })
     }
 }
 
@@ -222,6 +228,12 @@ impl<'p> Reader<'p> {
         let (&byte, rest) = self.0.split_first().ok_or(PayloadError::Malformed)?;
         self.0 = rest;
         Ok(byte)
+    }
+
+    fn u32(&mut self) -> Result<u32, PayloadError> {
+        let (bytes, rest) = self.0.split_first_chunk::<4>().ok_or(PayloadError::Malformed)?;
+        self.0 = rest;
+        Ok(u32::from_be_bytes(*bytes))
     }
 
     fn u64(&mut self) -> Result<u64, PayloadError> {

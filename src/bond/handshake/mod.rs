@@ -160,3 +160,6 @@ impl Recent {
         self.macs.iter().flatten().any(|m| m == mac)
     }
 }
+
+#[cfg(test)]
+mod tests;

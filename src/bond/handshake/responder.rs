@@ -9,7 +9,7 @@ use crate::bond::hash;
 use crate::bond::header::DatagramType;
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey, Random};
 use crate::bond::load::{HandshakeLoad, SourceLimiter};
-use crate::bond::noise::{MESSAGE_2_OVERHEAD, Noise};
+use crate::bond::noise::{KeyPair, MESSAGE_2_OVERHEAD, Noise};
 use crate::bond::session::LineageId;
 
 use super::message::{InitiationParts, InitiationPayload, PayloadError, ResponsePayload, Status, append_mac};
@@ -20,8 +20,7 @@ use super::{Established, HandshakeError, MAX_SETTINGS, Recent, Refusal, Role, es
 /// In two steps, because the peer is not known before its message is decrypted: [`receive`](Self::receive), then find
 /// the peer by [`Initiation::peer`] and call [`Initiation::accept`].
 pub struct Responder {
-    private: PrivateKey,
-    public: PublicKey,
+    local: KeyPair,
     aes_instructions: bool,
     mac1: [u8; 32],
     cookies: CookieJar,
@@ -42,13 +41,12 @@ impl Responder {
     /// A responder with this private key. `aes_instructions`: see
     /// [`has_aes_instructions`](crate::bond::cipher::has_aes_instructions).
     pub fn new(private: PrivateKey, aes_instructions: bool, load: HandshakeLoad) -> Self {
-        let public = private.public();
+        let local = KeyPair::from(private);
         Responder {
-            private,
-            public,
             aes_instructions,
-            mac1: mac1_key(&public),
-            cookies: CookieJar::new(&public),
+            mac1: mac1_key(&local.public),
+            cookies: CookieJar::new(&local.public),
+            local,
             load,
             limiter: SourceLimiter::default(),
         }
@@ -56,7 +54,7 @@ impl Responder {
 
     /// The public key that peers know this end by.
     pub fn public_key(&self) -> &PublicKey {
-        &self.public
+        &self.local.public
     }
 
     /// Whether initiations must show a cookie now.
@@ -89,7 +87,7 @@ impl Responder {
                 return Err(HandshakeError::RateLimited);
             }
         }
-        let mut noise = Noise::responder(&self.private, random);
+        let mut noise = Noise::responder(&self.local, parts.head, random);
         let payload = noise.read(parts.noise).map_err(|_| HandshakeError::Undecryptable)?;
         let peer = noise.remote_static().ok_or(HandshakeError::Undecryptable)?;
         let (timestamp, content) = match InitiationPayload::parse(&payload) {
@@ -214,11 +212,15 @@ impl Initiation {
                 (status, content.policy)
             }
         };
-        let payload = ResponsePayload { status, policy: record.policy, settings: settings.to_vec() };
+        let payload = ResponsePayload {
+            sender: local_index,
+            status,
+            policy: record.policy,
+            settings: settings.to_vec(),
+        };
         self.noise.set_psk(&record.psk);
         let mut response = Vec::with_capacity(192);
         response.extend_from_slice(&DatagramType::Response.handshake_prefix());
-        response.extend_from_slice(&local_index.to_be_bytes());
         response.extend_from_slice(&self.sender.to_be_bytes());
         self.noise
             .write(&payload.to_bytes(), MESSAGE_2_OVERHEAD, &mut response)
