@@ -12,7 +12,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
 pub use netlink::{Route, Rule};
@@ -150,4 +153,18 @@ fn on_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 /// `error`, with what was tried.
 pub(crate) fn context(error: io::Error, what: impl std::fmt::Display) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// Waits until `fd` is ready for `what`, or has an error; `false` when it is not in time.
+pub(crate) fn ready_within(fd: BorrowedFd<'_>, what: PollFlags, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up, so that a wait does not end a fraction of a millisecond early.
+        let left = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, what)], left) {
+            Err(Errno::EINTR) => {}
+            result => return Ok(result? > 0),
+        }
+    }
 }

@@ -197,6 +197,18 @@ impl Namespace {
         })
     }
 
+    /// Whether a device has a carrier (a cable that leads somewhere).
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name.
+    pub fn has_carrier(&self, device: &str) -> io::Result<bool> {
+        self.device_netlink(device, async |handle, index| {
+            let link = handle.link().get().match_index(index).execute().try_next().await?;
+            Ok(link.is_some_and(|link| link.header.flags.contains(LinkFlags::LowerUp)))
+        })
+    }
+
     /// Sets the MTU of a device.
     ///
     /// # Errors

@@ -12,11 +12,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Namespace, context};
+use super::{Namespace, context, ready_within};
 
 /// Lines of output that are kept of a process; the oldest are forgotten.
 const LINES_KEPT: usize = 20_000;
@@ -152,7 +152,7 @@ impl Process {
     ///
     /// Those of waitpid(2).
     pub fn wait(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
-        if self.status.is_none() && readable_within(self.pidfd.as_fd(), timeout)? {
+        if self.status.is_none() && ready_within(self.pidfd.as_fd(), PollFlags::POLLIN, timeout)? {
             self.status = self.child.try_wait()?;
         }
         Ok(self.status)
@@ -307,20 +307,6 @@ fn pidfd(child: &Child) -> io::Result<OwnedFd> {
         match i32::try_from(fd) {
             Ok(fd) if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
             _ => Err(io::Error::last_os_error()),
-        }
-    }
-}
-
-/// Waits until `fd` is readable.
-fn readable_within(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // Rounded up, so that a wait does not end a fraction of a millisecond early.
-        let left = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
-            Err(nix::errno::Errno::EINTR) => {}
-            result => return Ok(result? > 0),
         }
     }
 }
