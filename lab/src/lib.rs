@@ -1,5 +1,6 @@
 //! The test laboratory of `bonding`: namespaces, emulated WAN lines, traffic.
 
+pub mod bond;
 pub mod emulator;
 pub mod line;
 pub mod namespace;
