@@ -23,6 +23,12 @@ const MIN_TARGET: f64 = 0.004;
 /// The aimed-at queue in packets of the line.
 const TARGET_PACKETS: f64 = 0.7;
 const PACKET: f64 = 1500.0;
+/// A single change of the delay counts as jitter up to this, in seconds.
+const MAX_JITTER: f64 = 0.05;
+/// Samples of the jitter that are averaged.
+const JITTER_SAMPLES: u32 = 24;
+/// A link is quiet below this share of its rate.
+const QUIET: f64 = 0.3;
 /// The share of delay jitter that the queue may add to the target.
 const TARGET_JITTER: f64 = 0.3;
 const MIN_GAIN: f64 = 0.04;
@@ -36,6 +42,8 @@ const FULL_IDLE: f64 = 0.12;
 const LOSS_LIMIT: f64 = 0.04;
 /// A base delay that was not met for so long is looked for by letting the queue drain.
 const BASE_STALE: Duration = Duration::from_secs(8);
+/// So much more than the queue must have drained in theory before it is taken for none.
+const DRAIN_PROOF: f64 = 1.3;
 const HISTORY: usize = 256;
 
 /// What the sender knows at the time of a report.
@@ -66,13 +74,16 @@ pub struct Capacity {
     known: bool,
     reference: Option<u32>,
     base: [Windowed<f64>; 2],
+    last_delay: [Option<f64>; 2],
     base_met: Time,
     drain_until: Option<Time>,
     /// Queueing delays, newest last.
     queue: VecDeque<(Time, f64)>,
     queue_delay: f64,
-    /// Smoothed one-way delay above the reference, in seconds, of short and long packets.
+    /// Mean change of the one-way delay from report to report, in seconds.
     jitter: f64,
+    jitter_samples: u32,
+    quiet_reports: u32,
     samples: VecDeque<Sample>,
     last: Option<(u32, u32)>,
     received: f64,
@@ -86,6 +97,8 @@ pub struct Capacity {
 struct Congestion {
     since: Time,
     worst: f64,
+    /// Seconds of queue that should have gone by now.
+    drained: f64,
 }
 
 impl Capacity {
@@ -99,11 +112,14 @@ impl Capacity {
             known: false,
             reference: None,
             base: [Windowed::smallest(Duration::from_secs(30)), Windowed::smallest(Duration::from_secs(30))],
+            last_delay: [None; 2],
             base_met: now,
             drain_until: None,
             queue: VecDeque::new(),
             queue_delay: 0.0,
             jitter: 0.0,
+            jitter_samples: 0,
+            quiet_reports: 0,
             samples: VecDeque::new(),
             last: None,
             received: 0.0,
@@ -175,16 +191,25 @@ impl Capacity {
     pub fn report(&mut self, report: &Report<'_>, context: Context, now: Time) {
         let elapsed = now.since(self.updated).as_secs_f64().min(0.2);
         self.updated = now;
-        self.jitter = (f64::from(report.jitter) * TICK_NANOS as f64 / 1e9).min(0.05);
+        self.quiet_reports = if self.was_quiet(report) { self.quiet_reports.saturating_add(1) } else { 0 };
         self.enter_delays(report, now);
         self.enter_delivery(report, context, now);
-        let span = context.rtt.max(0.08) + 40.0 * self.jitter.min(0.005);
+        let span = context.rtt.max(0.08) + (40.0 * self.jitter).min(0.25);
         let Some((delivery, idle)) = self.delivery_over(span) else { return };
         self.delivery = delivery;
         self.steer(delivery, idle, context, span, elapsed, now);
     }
 
+    /// Little was sent since the last report, so that a change of the delay is not our own queue.
+    fn was_quiet(&self, report: &Report<'_>) -> bool {
+        let Some((ticks, bytes)) = self.last else { return false };
+        let time = f64::from(tick_distance(report.received, ticks)) * TICK_NANOS as f64 / 1e9;
+        f64::from(report.bytes.wrapping_sub(bytes)) < QUIET * self.rate * time
+    }
+
     fn enter_delays(&mut self, report: &Report<'_>, now: Time) {
+        // A queue of ours from before may still drain at the first quiet report.
+        let quiet = self.quiet_reports >= 2;
         let mut above: Option<f64> = None;
         for (class, delay) in [report.short_delay, report.long_delay].into_iter().enumerate() {
             if delay == NO_DELAY {
@@ -192,6 +217,12 @@ impl Capacity {
             }
             let reference = *self.reference.get_or_insert(delay);
             let value = f64::from(tick_distance(delay, reference)) * TICK_NANOS as f64 / 1e9;
+            if let Some(last) = self.last_delay[class].replace(value).filter(|_| quiet) {
+                // From report to report, not from packet to packet: neighbours in a burst share their fate.
+                self.jitter_samples = (self.jitter_samples + 1).min(JITTER_SAMPLES);
+                let change = (value - last).abs().min(MAX_JITTER);
+                self.jitter += (change - self.jitter) / f64::from(self.jitter_samples);
+            }
             self.base[class].push(value, now);
             let base = self.base[class].get().unwrap_or(value);
             let excess = value - base;
@@ -199,7 +230,7 @@ impl Capacity {
         }
         let Some(above) = above else { return };
         self.queue.push_back((now, above));
-        let keep = Duration::from_secs_f64(0.02 + (30.0 * self.jitter).min(0.1));
+        let keep = Duration::from_secs_f64(0.02 + (30.0 * self.jitter).min(0.25));
         while self.queue.len() > 1 && self.queue.front().is_some_and(|(at, _)| now.since(*at) > keep) {
             self.queue.pop_front();
         }
@@ -251,7 +282,7 @@ impl Capacity {
         let fastest = self.peak.get().unwrap_or(delivery).max(MIN_RATE);
         let target = MIN_TARGET.max(TARGET_PACKETS * PACKET / fastest) + TARGET_JITTER * self.jitter;
         let queue = self.queue_delay;
-        self.watch_for_longer_path(queue, target, context, now);
+        self.watch_for_longer_path(queue, target, context, elapsed, now);
         let full = idle < FULL_IDLE;
         if !full && queue < 2.0 * target {
             return;
@@ -285,31 +316,33 @@ impl Capacity {
 
     /// A queue that does not shrink although we send less than the link delivers is no queue: the path has become
     /// longer, or others keep it filled.
-    fn watch_for_longer_path(&mut self, queue: f64, target: f64, context: Context, now: Time) {
+    fn watch_for_longer_path(&mut self, queue: f64, target: f64, context: Context, elapsed: f64, now: Time) {
         if queue < 1.5 * target + self.jitter {
             self.congested = None;
             return;
         }
-        let state = self.congested.get_or_insert(Congestion { since: now, worst: queue });
+        let deficit = (1.0 - self.rate / self.delivery.max(1.0)).clamp(0.0, 1.0);
+        let state = self.congested.get_or_insert(Congestion { since: now, worst: queue, drained: 0.0 });
         state.worst = state.worst.max(queue);
-        let patience = 1.5 * context.rtt + 0.15 + queue;
-        if now.since(state.since).as_secs_f64() < patience {
+        state.drained += deficit * elapsed;
+        let seen = now.since(state.since).as_secs_f64() > 1.5 * context.rtt + 0.1;
+        if !seen || state.drained < DRAIN_PROOF * state.worst {
             return;
         }
-        if queue > 0.75 * state.worst {
-            let shift = queue - 0.25 * target;
-            for base in &mut self.base {
-                if let Some(value) = base.get() {
-                    base.restart(value + shift, now);
-                }
-            }
-            self.queue.iter_mut().for_each(|(_, q)| *q = (*q - shift).max(0.0));
-            self.queue_delay = (queue - shift).max(0.0);
-            self.gain = 0.2;
-            self.congested = None;
-        } else {
-            *state = Congestion { since: now, worst: queue };
+        if queue < 0.7 * state.worst {
+            *state = Congestion { since: now, worst: queue, drained: 0.0 };
+            return;
         }
+        let shift = queue - 0.25 * target;
+        for base in &mut self.base {
+            if let Some(value) = base.get() {
+                base.restart(value + shift, now);
+            }
+        }
+        self.queue.iter_mut().for_each(|(_, q)| *q = (*q - shift).max(0.0));
+        self.queue_delay = (queue - shift).max(0.0);
+        self.gain = 0.2;
+        self.congested = None;
     }
 
     /// Now and then the queue is emptied, so that the base delay is not forgotten under lasting load.

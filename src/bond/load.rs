@@ -169,6 +169,8 @@ mod tests {
             passed += usize::from(limiter.allow(source, now));
         }
         assert_eq!(passed, 200, "20 a second for 10 s");
+        now += Duration::from_secs(3_600);
+        assert_eq!((0..100).filter(|_| limiter.allow(source, now)).count(), 5, "patience earns no more");
     }
 
     #[test]

@@ -108,6 +108,11 @@ mod tests {
     }
 
     #[test]
+    fn a_reserved_stamp_is_not_used_again() {
+        assert_eq!(LogicalClock::new(Some(1_000), Duration::ZERO, Time::ZERO).stamp(Time::ZERO), 1_001);
+    }
+
+    #[test]
     fn a_full_disk_stops_nothing() {
         let mut clock = LogicalClock::new(None, Duration::ZERO, Time::ZERO);
         let mut now = Time::ZERO;

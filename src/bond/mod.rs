@@ -20,6 +20,7 @@ pub mod ip;
 pub mod keys;
 pub mod link;
 pub mod load;
+pub mod logical_clock;
 pub mod meter;
 pub mod mtu;
 mod noise;

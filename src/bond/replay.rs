@@ -139,6 +139,20 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_left_of_numbers_that_the_ring_has_passed() {
+        let mut window = ReplayWindow::new();
+        for base in (0..50_000).step_by(100) {
+            window.commit(base + 99).unwrap();
+            for number in base..base + 99 {
+                window.commit(number).unwrap();
+            }
+            for number in (base + 100).saturating_sub(10_000)..base + 100 {
+                assert!(window.check(number).is_err(), "{number} twice");
+            }
+        }
+    }
+
+    #[test]
     fn a_check_changes_nothing() {
         let mut window = ReplayWindow::new();
         window.check(77).unwrap();
@@ -154,6 +168,7 @@ mod tests {
             8 => -200_i64..200,
             4 => -5_000_i64..5_000,
             2 => -20_000_i64..20_000,
+            2 => -8_300_i64..-8_000,
             1 => -1_000_000_i64..1_000_000,
         ];
         (0_u64..1 << 50, prop::collection::vec(step, 1..600)).prop_map(|(start, steps)| {

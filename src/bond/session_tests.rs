@@ -165,12 +165,14 @@ fn a_session_of_cipher_none_has_a_key_of_its_own() {
 #[test]
 fn replays_are_refused_and_reordered_packets_are_not() {
     let (mut sealer, mut opener) = pair(Cipher::ChaCha20Poly1305);
-    let packets: Vec<_> = (0..5_000).map(|_| sealed(&mut sealer, Seal::Sealed, link(2), b"")).collect();
+    let packets: Vec<_> = (0..5_000).map(|_| sealed(&mut sealer, Seal::Sealed, link(2), b"text")).collect();
     for packet in packets.iter().rev().take(4_096) {
         opener.open(&mut packet.clone(), NOW).unwrap();
     }
     for packet in packets.iter().skip(904) {
-        assert_eq!(opener.open(&mut packet.clone(), NOW), Err(OpenError::Replay(ReplayError::Seen)));
+        let mut replay = packet.clone();
+        assert_eq!(opener.open(&mut replay, NOW), Err(OpenError::Replay(ReplayError::Seen)));
+        assert_eq!(&replay, packet, "a replay is not even decrypted");
     }
     let (mut other, _) = pair(Cipher::ChaCha20Poly1305);
     opener.open(&mut sealed(&mut other, Seal::Sealed, link(3), b""), NOW).unwrap();
@@ -242,6 +244,10 @@ fn a_packet_of_the_former_epoch_is_no_longer_accepted_after_a_while() {
 #[test]
 fn a_new_lineage_begins_at_zero_and_forgets_the_old_one() {
     let (mut sealer, mut opener) = pair(Cipher::ChaCha20Poly1305);
+    let mut later = sealed(&mut sealer, Seal::Sealed, link(1), b"");
+    let (sealing, opening) = keys(Cipher::ChaCha20Poly1305, 9, 0x55, 0x66, 1);
+    sealer.install(sealing, NOW);
+    opener.install(opening, NOW);
     for _ in 0..300 {
         opener.open(&mut sealed(&mut sealer, Seal::Sealed, link(0), b""), NOW).unwrap();
     }
@@ -264,6 +270,8 @@ fn a_new_lineage_begins_at_zero_and_forgets_the_old_one() {
     };
     assert_eq!(opened_number, 1);
     assert_eq!(opener.open(&mut late, NOW), Err(OpenError::UnknownSession));
+    assert_eq!(opener.open(&mut later, NOW), Err(OpenError::UnknownSession));
+    assert_eq!(opener.indexes().collect::<Vec<_>>(), [0x44]);
     assert_eq!(opener.next_packet_number(link(0)), 2);
 }
 

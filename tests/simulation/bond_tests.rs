@@ -154,7 +154,9 @@ fn a_cut_line_stops_nobody_for_long() {
             for sender in Side::BOTH {
                 let Cut { gap, udp_lost, used_again, finished, .. } = cut(&scenario, line, sender, 4);
                 let what = format!("{} line {line} {sender:?}", scenario.name);
-                assert!(gap <= SECOND, "{what}: TCP stands for {} ms", gap / MILLI);
+                // Up, the line that stays may be one of 1 Mbit/s, and a full window lasts for long there.
+                let limit = if sender == Side::Server { SECOND } else { 2 * SECOND };
+                assert!(gap <= limit, "{what}: TCP stands for {} ms", gap / MILLI);
                 assert!(udp_lost <= 5, "{what}: {udp_lost} UDP packets lost");
                 assert!(used_again > 0.5, "{what}: {used_again:.2} of the line is used after its return");
                 assert!(finished, "{what}: TCP goes on");

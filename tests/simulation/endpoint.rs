@@ -62,7 +62,6 @@ impl BondConfig {
 pub struct Bond {
     endpoint: Endpoint,
     side: Side,
-    peer: PeerId,
     /// The client's public address on each line, as the server sees it.
     public: Vec<SocketAddr>,
     ipv6: bool,
@@ -113,7 +112,7 @@ pub fn pair(scenario: &Scenario, config: &BondConfig, seed: u64) -> [Bond; 2] {
             Time::ZERO,
         );
         let peer_config = PeerConfig {
-            public_key: public_keys[side.other().index()].clone(),
+            public_key: public_keys[side.other().index()],
             preshared_key: None,
             initiator: side == Side::Client,
             allowed: vec![match side {
@@ -127,7 +126,6 @@ pub fn pair(scenario: &Scenario, config: &BondConfig, seed: u64) -> [Bond; 2] {
         let mut bond = Bond {
             endpoint,
             side,
-            peer,
             public: public.clone(),
             ipv6: config.ipv6,
             datagrams: Vec::new(),
@@ -163,11 +161,6 @@ impl Bond {
     pub fn status(&self) -> PeerStatus {
         let status = self.endpoint.status(Time::from_nanos(self.now));
         status.peers.into_iter().next().expect("the peer was added")
-    }
-
-    /// Packets dropped before a peer was known, by reason.
-    pub fn drops(&self) -> Vec<(&'static str, u64)> {
-        self.endpoint.status(Time::from_nanos(self.now)).drops.into_iter().collect()
     }
 
     /// The NAT of a line forgets its mapping, and makes another; call it at both ends.

@@ -75,7 +75,8 @@ pub fn measure<T: Tunnel>(world: &mut World<T>, scenario: &Scenario, plan: &Plan
     let flows: Vec<usize> = (0..plan.flows).map(|index| flow((index, world))).collect();
     let (from, to) = (start + plan.warm_up, start + plan.warm_up + plan.duration);
     world.run_until(to);
-    let capacity = scenario.capacity(plan.sender);
+    let capacity = scenario.mean_capacity(plan.sender, from, to);
+    let early_capacity = scenario.mean_capacity(plan.sender, start, start + SECOND);
     let goodput: Vec<f64> = flows.iter().map(|&flow| world.tcp(flow).receiver.goodput(from, to)).collect();
     let early =
         flows.iter().map(|&flow| world.tcp(flow).receiver.goodput(start, start + SECOND)).sum::<f64>();
@@ -88,7 +89,7 @@ pub fn measure<T: Tunnel>(world: &mut World<T>, scenario: &Scenario, plan: &Plan
     Outcome {
         efficiency: goodput.iter().sum::<f64>() / capacity,
         goodput,
-        first_second: early / capacity,
+        first_second: early / early_capacity,
         ping_idle: idle.median(),
         ping_added: (loaded.median() - idle.median(), loaded.percentile(95.0) - idle.median()),
         ping_unanswered: loaded.unanswered,

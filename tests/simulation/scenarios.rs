@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use lab::line::LineConfig;
+use lab::line::{LineConfig, QueueLimit, RateStep};
 use lab::random::Random;
 
 use crate::packet::Side;
+use crate::{MILLI, Nanos};
 
 /// One line; `up` is from the client to the server.
 #[derive(Clone, Debug)]
@@ -45,10 +46,22 @@ impl Scenario {
         Scenario { name: name.into(), lines }
     }
 
-    /// Sum of the lines' rates from a side, in bit/s.
+    /// Sum of the lines' rates from a side, in bit/s, without regard to rate traces.
     pub fn capacity(&self, from: Side) -> f64 {
         let line = |pair: &LinePair| if from == Side::Client { pair.up.rate } else { pair.down.rate };
         self.lines.iter().filter_map(line).sum::<u64>() as f64
+    }
+
+    /// The mean of that sum over a span of the world's time, for rates that follow a trace.
+    pub fn mean_capacity(&self, from: Side, start: Nanos, end: Nanos) -> f64 {
+        let config = |pair: &LinePair| if from == Side::Client { pair.up.clone() } else { pair.down.clone() };
+        let samples = (start / MILLI..end / MILLI).step_by(10);
+        let count = samples.clone().count().max(1) as f64;
+        let rate = |config: &LineConfig| -> f64 {
+            samples.clone().filter_map(|ms| config.rate_at(Duration::from_millis(ms))).sum::<u64>() as f64
+                / count
+        };
+        self.lines.iter().map(config).map(|config| rate(&config)).sum()
     }
 }
 
@@ -78,10 +91,68 @@ pub fn named() -> Vec<Scenario> {
     vec![sym2(), asym2(), lte2(), loss2()]
 }
 
-/// The scenario of a name: one of [`named`], or `randomN` for [`random`] with seed N.
+/// Lines that the four do not have: nothing must be tuned to those alone.
+pub fn others() -> Vec<Scenario> {
+    let adsl = || LinePair::new(10.0, 1.0, 20);
+    let burst = |pair: LinePair| LinePair {
+        up: pair.up.with_burst_loss(0.005, 8.0),
+        down: pair.down.with_burst_loss(0.005, 8.0),
+    };
+    let short_queue = |pair: LinePair| {
+        let limit = QueueLimit::Time(Duration::from_millis(15));
+        LinePair { up: pair.up.with_queue(limit), down: pair.down.with_queue(limit) }
+    };
+    let overtaking = |mut pair: LinePair| {
+        pair.up.reorder = true;
+        pair.down.reorder = true;
+        pair
+    };
+    vec![
+        Scenario::new("one", vec![LinePair::new(20.0, 4.0, 15)]),
+        Scenario::new(
+            "four",
+            vec![
+                LinePair::new(12.0, 1.0, 25),
+                LinePair::new(8.0, 1.0, 50),
+                LinePair::new(50.0, 20.0, 30).jitter(8),
+                LinePair::new(16.0, 2.0, 12),
+            ],
+        ),
+        Scenario::new("satellite", vec![adsl(), LinePair::new(30.0, 3.0, 280)]),
+        Scenario::new("starlink", vec![adsl(), LinePair::new(100.0, 12.0, 25).jitter(12).loss(0.003)]),
+        Scenario::new("fibre", vec![LinePair::new(100.0, 50.0, 5), LinePair::new(30.0, 5.0, 15)]),
+        Scenario::new("cellular", vec![cellular(40.0, 10.0, 1), cellular(25.0, 6.0, 2)]),
+        Scenario::new("burst", vec![burst(adsl()), adsl()]),
+        Scenario::new("policed", vec![short_queue(adsl()), short_queue(LinePair::new(20.0, 4.0, 15))]),
+        Scenario::new("overtaking", vec![overtaking(LinePair::new(20.0, 5.0, 20).jitter(3)), adsl()]),
+        Scenario::new("slow", vec![LinePair::new(1.0, 0.3, 40), LinePair::new(2.0, 0.5, 30)]),
+    ]
+}
+
+/// A cellular line whose rate wanders between a quarter and all of the given one, twice a second, for ten minutes.
+fn cellular(down: f64, up: f64, seed: u64) -> LinePair {
+    let mut random = Random::new(seed);
+    let mut shares = vec![1.0];
+    for _ in 1..1200 {
+        let last: f64 = shares[shares.len() - 1];
+        shares.push((last + 0.5 * (random.unit() - 0.5)).clamp(0.25, 1.0));
+    }
+    let trace = |rate: f64| {
+        let step = |(index, share): (usize, &f64)| RateStep {
+            at: Duration::from_millis(500 * index as u64),
+            rate: Some((rate * 1e6 * share) as u64),
+        };
+        shares.iter().enumerate().map(step).collect::<Vec<_>>()
+    };
+    let pair = LinePair::new(down, up, 30).jitter(8);
+    LinePair { up: pair.up.with_rate_trace(trace(up)), down: pair.down.with_rate_trace(trace(down)) }
+}
+
+/// The scenario of a name: one of [`named`] or [`others`], or `randomN` for [`random`] with seed N.
 pub fn by_name(name: &str) -> Option<Scenario> {
     let random_seed = name.strip_prefix("random").and_then(|seed| seed.parse().ok());
-    named().into_iter().find(|scenario| scenario.name == name).or_else(|| random_seed.map(random))
+    let listed = named().into_iter().chain(others()).find(|scenario| scenario.name == name);
+    listed.or_else(|| random_seed.map(random))
 }
 
 /// 2 to 4 lines of 1 to 100 Mbit/s down (a tenth to all of that up, at least 0.5), 5 to 80 ms, some with jitter or

@@ -70,7 +70,6 @@ pub struct TcpFlow {
     /// Newest timestamp of the other side, by side (RFC 7323's TS.Recent).
     recent: [u32; 2],
     ce_seen: bool,
-    established_at: Option<Nanos>,
     finished_at: Option<Nanos>,
     /// Segments dropped by the model because they were not of this connection's grid.
     pub odd: u64,
@@ -101,7 +100,6 @@ impl TcpFlow {
             isn: [u32::MAX - 300_000, u32::MAX - 700_000],
             recent: [0; 2],
             ce_seen: false,
-            established_at: None,
             finished_at: None,
             config,
             odd: 0,
@@ -111,11 +109,6 @@ impl TcpFlow {
     /// When all bytes were acknowledged.
     pub fn finished_at(&self) -> Option<Nanos> {
         self.finished_at
-    }
-
-    /// When data could first be sent.
-    pub fn established_at(&self) -> Option<Nanos> {
-        self.established_at
     }
 
     /// What the sender did.
@@ -233,7 +226,7 @@ impl TcpFlow {
                 self.handshake_timer = Some(now + SECOND);
                 self.ecn = self.ecn && header.flags & ECE != 0;
                 if self.config.sender == Side::Client {
-                    self.start_sender(now - self.syn_sent, now);
+                    self.start_sender(now - self.syn_sent);
                     self.send(now, out);
                 } else {
                     self.acknowledge(now, out);
@@ -242,7 +235,7 @@ impl TcpFlow {
         }
     }
 
-    fn start_sender(&mut self, rtt: Nanos, now: Nanos) {
+    fn start_sender(&mut self, rtt: Nanos) {
         if self.sender.is_some() {
             return;
         }
@@ -251,7 +244,6 @@ impl TcpFlow {
         let mut sender = Sender::new(self.config.algorithm, total);
         sender.on_established(rtt, RECEIVE_WINDOW / size);
         self.sender = Some(sender);
-        self.established_at = Some(now);
     }
 
     fn on_acknowledgement(&mut self, header: &TcpHeader, now: Nanos, out: &mut Outbox) {
@@ -260,7 +252,7 @@ impl TcpFlow {
         }
         if self.sender.is_none() {
             let rtt = now - self.syn_ack_sent.unwrap_or(now);
-            self.start_sender(rtt, now);
+            self.start_sender(rtt);
         }
         let size = self.segment_size() as u64;
         let base = self.isn[self.config.sender.index()].wrapping_add(1);

@@ -65,11 +65,6 @@ impl UdpFlow {
         }
     }
 
-    /// Packets sent between two times.
-    pub fn sent(&self, from: Nanos, to: Nanos) -> usize {
-        self.between(from, to).count()
-    }
-
     /// Of the packets sent between two times, how many have not arrived.
     pub fn lost(&self, from: Nanos, to: Nanos) -> usize {
         self.between(from, to).filter(|sent| sent.arrived.is_none()).count()

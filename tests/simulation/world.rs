@@ -15,6 +15,7 @@ use lab::random::Random;
 
 use crate::packet::{self, Content, Side};
 use crate::scenarios::Scenario;
+use crate::tcp::receiver::BIN;
 use crate::tcp::{TcpConfig, TcpFlow};
 use crate::udp::{PingFlow, UdpConfig, UdpFlow};
 use crate::{MILLI, Nanos};
@@ -321,7 +322,7 @@ impl<T: Tunnel> World<T> {
         self.change_both(link, |config| config.blackhole = cut);
     }
 
-    /// Runs until both tunnels are ready.
+    /// Runs until both tunnels are ready, and on to the next bin of the goodput record.
     ///
     /// # Panics
     ///
@@ -332,6 +333,7 @@ impl<T: Tunnel> World<T> {
             assert!(self.now < limit, "the tunnel is not up after 10 s");
             self.run_for(MILLI);
         }
+        self.run_until(self.now.next_multiple_of(BIN));
     }
 
     /// Runs for a time.

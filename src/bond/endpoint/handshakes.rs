@@ -45,6 +45,8 @@ struct Call {
     initiator: Initiator,
     next: Option<Time>,
     retry: Duration,
+    /// Calls since the last answer.
+    tries: usize,
 }
 
 /// The settings that came with epochs which are not confirmed yet.
@@ -103,7 +105,7 @@ impl Handshakes {
         if config.initiator {
             let key = self.private_key.clone();
             let initiator = Initiator::new(key, config.public_key, psk, self.offer);
-            self.calls.insert(id, Call { initiator, next: None, retry: FIRST_RETRY });
+            self.calls.insert(id, Call { initiator, next: None, retry: FIRST_RETRY, tries: 0 });
         } else {
             self.known.insert(*config.public_key.as_bytes(), id);
             self.records.insert(id, PeerRecord::new(psk, self.offer.policy));
@@ -320,6 +322,13 @@ impl Endpoint {
                 datagrams.extend(call.initiator.datagram(number, now).map(|datagram| (path, datagram)));
             }
         }
+        // Only the first copy is answered, over its own link: a quick link that works in one direction only must not
+        // keep the others from being answered for ever.
+        if call.tries % 2 == 1 && datagrams.len() > 1 {
+            let alone = datagrams.swap_remove(call.tries / 2 % datagrams.len());
+            datagrams = vec![alone];
+        }
+        call.tries += 1;
         if datagrams.is_empty() {
             // Without a link there is nothing to call over; a new link calls by itself.
             call.initiator.cancel();
@@ -354,6 +363,7 @@ impl Endpoint {
         self.indices.insert(established.local_index, id);
         if let Some(call) = self.handshakes.calls.get_mut(&id) {
             call.retry = FIRST_RETRY;
+            call.tries = 0;
             call.next = peer.sender.sealer.rekey_time();
         }
         let random = &mut self.random;

@@ -127,6 +127,14 @@ impl PeerRecord {
         self.last_timestamp
     }
 
+    /// Takes over what [`last_timestamp`](Self::last_timestamp) said before a restart.
+    ///
+    /// Without it the first initiation after a restart is answered whatever its age. A replay gains nothing by that:
+    /// nobody but the peer can confirm the epoch.
+    pub fn restore_last_timestamp(&mut self, timestamp: u64) {
+        self.last_timestamp = self.last_timestamp.max(Some(timestamp));
+    }
+
     /// Changes what a reload of the configuration can change; running sessions keep what they have.
     pub fn configure(&mut self, psk: PresharedKey, policy: CipherPolicy) {
         self.psk = psk;

@@ -10,7 +10,7 @@ use crate::bond::hash::mac128;
 use crate::bond::header::{HEADER_LEN, LinkId, Seal, TAG_LEN};
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey, Random};
 use crate::bond::load::HandshakeLoad;
-use crate::bond::noise::{KeyPair, MESSAGE_1_OVERHEAD, Noise};
+use crate::bond::noise::{KeyPair, MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD, Noise};
 use crate::bond::session::{Lifetimes, Opener, Sealer};
 use proptest::prelude::*;
 
@@ -436,6 +436,32 @@ fn copies_and_replays_are_told_apart_and_not_answered() {
 }
 
 #[test]
+fn a_server_that_remembers_answers_no_replay_after_a_restart() {
+    let mut ends = Ends::auto();
+    let old = ends.initiate();
+    ends.handshake();
+    let last = ends.record.last_timestamp().unwrap();
+    ends.restart_server();
+    ends.record.restore_last_timestamp(last);
+    ends.record.restore_last_timestamp(1);
+    assert_eq!(ends.accept(&old).unwrap_err(), HandshakeError::Replayed);
+    ends.handshake();
+}
+
+#[test]
+fn a_replay_after_a_restart_of_a_server_that_does_not_disturbs_nobody() {
+    let mut ends = Ends::auto();
+    let old = ends.initiate();
+    ends.restart_server();
+    ends.handshake();
+    ends.record = record(PresharedKey::NONE, AUTO);
+    ends.answer(&old);
+    assert_eq!(ends.confirm(), None);
+    ends.reply();
+    ends.handshake();
+}
+
+#[test]
 fn a_copy_with_another_mac2_is_a_copy() {
     let mut ends = Ends::auto();
     let mut initiation = ends.initiate();
@@ -510,6 +536,28 @@ fn settings_are_bounded() {
 }
 
 #[test]
+fn settings_that_a_peer_makes_too_long_are_refused() {
+    let payload = |settings| InitiationPayload {
+        timestamp: 7,
+        aes_instructions: false,
+        lineage: None,
+        policy: AUTO,
+        settings,
+    };
+    assert!(InitiationPayload::parse(&payload(vec![1; 64]).to_bytes()).is_ok());
+    assert_eq!(InitiationPayload::parse(&payload(vec![1; 65]).to_bytes()), Err(PayloadError::Malformed));
+    let mut flags = payload(Vec::new()).to_bytes();
+    flags[9] = 2;
+    assert_eq!(InitiationPayload::parse(&flags), Err(PayloadError::Malformed), "a reserved bit");
+    let mut longer = payload(Vec::new()).to_bytes();
+    longer.push(0);
+    assert_eq!(InitiationPayload::parse(&longer), Err(PayloadError::Malformed));
+    let mut future = payload(Vec::new()).to_bytes();
+    future.splice(18..19, [3, 77, 2, 99]);
+    assert_eq!(InitiationPayload::parse(&future).unwrap().policy, only(&[Cipher::Aes128Gcm]));
+}
+
+#[test]
 fn under_load_a_cookie_is_asked_for_and_taken() {
     let mut ends = Ends::auto();
     ends.responder = responder(0);
@@ -517,9 +565,9 @@ fn under_load_a_cookie_is_asked_for_and_taken() {
     let Ok(Received::Cookie(reply)) = ends.receive(&initiation) else { panic!("no cookie") };
     assert!(ends.responder.is_under_load(NOW));
     assert!(reply.len() < initiation.len(), "nothing to amplify with");
-    ends.initiator.handle_cookie(link(0), &reply, NOW).unwrap();
+    ends.initiator.handle_cookie(link(3), &reply, NOW).unwrap();
 
-    let with_cookie = ends.initiator.datagram(link(0), NOW).unwrap();
+    let with_cookie = ends.initiator.datagram(link(3), NOW).unwrap();
     assert_eq!(with_cookie[..with_cookie.len() - 16], initiation[..initiation.len() - 16]);
     let other_link = ends.initiator.datagram(link(1), NOW).unwrap();
     assert_eq!(other_link, initiation, "the cookie holds for the link that it came over");
@@ -657,6 +705,42 @@ fn ciphers_are_negotiated() {
             }
         }
     }
+}
+
+/// A response to `initiation` with this content, from a server that does not keep to the rules.
+fn response_with(initiation: &[u8], payload: &ResponsePayload) -> Vec<u8> {
+    let keys = KeyPair::from(server_key());
+    let mut noise = Noise::responder(&keys, &initiation[..8], &mut seeded(9));
+    noise.read(&initiation[8..initiation.len() - 32]).unwrap();
+    noise.set_psk(&PresharedKey::NONE);
+    let mut response = vec![0x40, 0, 0, 0];
+    response.extend_from_slice(&initiation[4..8]);
+    noise.write(&payload.to_bytes(), MESSAGE_2_OVERHEAD, &mut response).unwrap();
+    response.extend_from_slice(&[0; 16]);
+    with_right_mac1(response, &router_key().public(), false)
+}
+
+#[test]
+fn a_server_cannot_choose_what_the_router_does_not_allow() {
+    let accepted = |cipher, resumed| ResponsePayload {
+        sender: 5,
+        status: Status::Accepted { cipher, resumed },
+        policy: only(&[cipher]),
+        settings: b"server says".to_vec(),
+    };
+    let mut ends = Ends::auto();
+    let initiation = ends.initiate();
+    let refusal = Refusal::NoCommonCipher { local: AUTO, remote: only(&[Cipher::None]) };
+    let response = response_with(&initiation, &accepted(Cipher::None, false));
+    assert_eq!(ends.finish(&response), Err(HandshakeError::Refused(refusal)));
+
+    let initiation = ends.initiate();
+    let response = response_with(&initiation, &accepted(Cipher::Aes128Gcm, true));
+    assert_eq!(ends.finish(&response), Err(HandshakeError::Malformed), "there is nothing to continue");
+
+    let initiation = ends.initiate();
+    let response = response_with(&initiation, &accepted(Cipher::Aes128Gcm, false));
+    assert_eq!(ends.finish(&response).unwrap().1, Cipher::Aes128Gcm);
 }
 
 #[test]

@@ -275,6 +275,7 @@ struct Bbr {
     saved_window: f64,
     was_recovering: bool,
     conserve_until: u64,
+    aggregation: Aggregation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,6 +309,7 @@ impl Bbr {
             saved_window: INITIAL_WINDOW,
             was_recovering: false,
             conserve_until: 0,
+            aggregation: Aggregation::default(),
         }
     }
 
@@ -328,8 +330,10 @@ impl Bbr {
     /// Segments in flight at a gain over the bandwidth-delay product.
     fn target(&self, gain: f64) -> f64 {
         match (self.bandwidth(), self.min_rtt) {
-            // Three segments more, because acknowledgements are delayed (Linux: three send quanta).
-            (Some(bandwidth), Some(rtt)) => gain * bandwidth * seconds(rtt) + 3.0,
+            // Three send quanta more, each a millisecond or two segments (Linux: bbr_quantization_budget).
+            (Some(bandwidth), Some(rtt)) => {
+                gain * bandwidth * seconds(rtt) + 3.0 * (bandwidth / 1000.0).max(2.0)
+            }
             _ => INITIAL_WINDOW * gain,
         }
     }
@@ -347,6 +351,7 @@ impl Bbr {
         {
             self.rates[0] = self.rates[0].max(rate);
         }
+        self.aggregation.on_ack(acked, round_start, self.bandwidth(), *window);
         self.advance_mode(acked, round_start);
         self.update_min_rtt(acked, window);
         self.set_gains();
@@ -451,7 +456,9 @@ impl Bbr {
         if acked.recovering && acked.total_delivered < self.conserve_until {
             *window = window.max((acked.in_flight + acked.delivered) as f64);
         } else {
-            let target = self.target(self.window_gain);
+            let extra =
+                self.bandwidth().filter(|_| self.full).map_or(0.0, |rate| self.aggregation.extra(rate));
+            let target = self.target(self.window_gain) + extra;
             let grown = *window + acked.delivered as f64;
             if self.full {
                 *window = grown.min(target);
@@ -463,6 +470,42 @@ impl Bbr {
         if self.mode == Mode::ProbeRtt {
             *window = window.min(4.0);
         }
+    }
+}
+
+/// How far acknowledgements come in clumps, beyond the estimated rate: that much more must be in flight
+/// (Linux: bbr_update_ack_aggregation). A resequencer makes such clumps.
+#[derive(Debug, Default)]
+struct Aggregation {
+    epoch: Nanos,
+    acked: f64,
+    /// Maxima over the current and the previous five to ten rounds.
+    most: [f64; 2],
+    rounds: u32,
+}
+
+impl Aggregation {
+    fn on_ack(&mut self, acked: &Acked, round_start: bool, bandwidth: Option<f64>, window: f64) {
+        if round_start {
+            self.rounds += 1;
+            if self.rounds >= 5 {
+                self.rounds = 0;
+                self.most = [0.0, self.most[0]];
+            }
+        }
+        let mut expected = bandwidth.unwrap_or(0.0) * seconds(acked.now - self.epoch);
+        if self.acked <= expected {
+            self.acked = 0.0;
+            self.epoch = acked.now;
+            expected = 0.0;
+        }
+        self.acked += acked.delivered as f64;
+        self.most[0] = self.most[0].max((self.acked - expected).min(window));
+    }
+
+    /// At most what the rate gives in 100 ms.
+    fn extra(&self, bandwidth: f64) -> f64 {
+        self.most[0].max(self.most[1]).min(bandwidth / 10.0)
     }
 }
 

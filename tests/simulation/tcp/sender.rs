@@ -210,11 +210,6 @@ impl Sender {
         self.total.is_some_and(|total| self.una >= total)
     }
 
-    /// Smoothed round-trip time.
-    pub fn srtt(&self) -> Option<Nanos> {
-        self.srtt
-    }
-
     /// When to call [`Sender::on_timer`], or to ask for segments again.
     pub fn next_timer(&self) -> Option<Nanos> {
         let pacing = (self.control.is_model_based() && self.wants_to_send()).then_some(self.next_send);

@@ -1,14 +1,14 @@
 //! Tables to look at while the core is tuned. Nothing is asserted.
 //!
 //! ```text
-//! cargo test --profile simulation --test simulation -- --ignored table --nocapture
-//! SCENARIO=asym2,random7 SECONDS=60 FLOWS=1 DIRECTION=down … -- --ignored table --nocapture
-//! SCENARIO=lte2 CUT=0@8-12 … -- --ignored timeline --nocapture
+//! cargo test --profile simulation --test simulation -- --ignored report::table --nocapture
+//! SCENARIO=asym2,random7 SECONDS=60 FLOWS=1 DIRECTION=down … -- --ignored report::table --nocapture
+//! SCENARIO=lte2 CUT=0@8-12 … -- --ignored report::timeline --nocapture
 //! ```
 //!
 //! | variable | default | |
 //! | --- | --- | --- |
-//! | `SCENARIO` | the four named | names, separated by commas; `random7` is the random set of seed 7 |
+//! | `SCENARIO` | the four named | names, separated by commas (`random7`: the random set of seed 7), `others`, or `random`: a set for each seed |
 //! | `DIRECTION` | `down,up` | |
 //! | `FLOWS` | `1,4` | |
 //! | `CC` | `cubic` | `reno`, `cubic`, `cubic-nohystart`, `bbr` |
@@ -145,11 +145,19 @@ impl Row {
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     let first = setting("SEED", 1u64);
-    for scenario in list("SCENARIO", "sym2,asym2,lte2,loss2", scenarios::by_name) {
+    let scenarios = match env::var("SCENARIO").as_deref() {
+        Ok("others") => scenarios::others(),
+        Ok("random") => (first..first + setting("SEEDS", 1)).map(scenarios::random).collect(),
+        _ => list("SCENARIO", "sym2,asym2,lte2,loss2", scenarios::by_name),
+    };
+    let paired = env::var("SCENARIO").as_deref() == Ok("random");
+    for (index, scenario) in (0..).zip(scenarios) {
+        let seeds =
+            if paired { first + index..first + index + 1 } else { first..first + setting("SEEDS", 1u64) };
         for sender in list("DIRECTION", "down,up", direction) {
             for algorithm in list("CC", "cubic", algorithm) {
                 for flows in list("FLOWS", "1,4", |text| text.parse().ok()) {
-                    for seed in first..first + setting("SEEDS", 1u64) {
+                    for seed in seeds.clone() {
                         let plan = Plan {
                             flows,
                             algorithm,
@@ -178,7 +186,8 @@ fn table() {
     let rows = rows();
     let next = AtomicUsize::new(0);
     // Rows come out in order although they run at the same time.
-    let done: Mutex<(usize, Vec<Option<(Outcome, Duration)>>)> = Mutex::new((0, vec![None; rows.len()]));
+    let done = Mutex::new((0, Vec::<Option<(Outcome, Duration)>>::new()));
+    done.lock().expect("nobody has it").1.resize(rows.len(), None);
     std::thread::scope(|scope| {
         for _ in 0..setting("JOBS", 2).max(1) {
             scope.spawn(|| {
