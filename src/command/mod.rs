@@ -282,10 +282,10 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::Version => writeln!(out, "bonding {}", env!("CARGO_PKG_VERSION")).map(|()| 0),
         Invocation::Run { config, syslog, log_level } => {
             drop(out);
-            return match daemon::run(daemon::Options { config, syslog, log_level }) {
+            return match daemon::run(&daemon::Options { config, syslog, log_level }) {
                 Ok(()) => 0,
                 Err(error) => {
-                    eprintln!("{error}");
+                    eprintln!("bonding: {error}");
                     FAILED
                 }
             };

@@ -141,17 +141,17 @@ fn render_link(link: &Value, status: &Value, paint: &Paint, text: &mut String) {
 /// The last state changes as text.
 pub fn render_events(events: &Value) -> String {
     let mut text = String::new();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     for event in events.as_array().map(Vec::as_slice).unwrap_or_default() {
-        let ago = duration(now.saturating_sub(number(event, "unix_ms")));
-        let subject = match event["link"].as_str() {
-            Some(link) => format!("{} link {link}", string(event, "peer")),
-            None => string(event, "peer").to_owned(),
+        let ago = duration(number(event, "age_ms"));
+        let subject = match (event["peer"].as_str(), event["link"].as_str()) {
+            (Some(peer), Some(link)) => format!("{peer} link {link} "),
+            (None, Some(link)) => format!("link {link} "),
+            (Some(peer), None) => format!("{peer} "),
+            (None, None) => String::new(),
         };
         let why = string(event, "why");
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        let _ = writeln!(text, "{ago:>10} ago  {subject} {}{why}", string(event, "what"));
+        let _ = writeln!(text, "{ago:>10} ago  {subject}{}{why}", string(event, "what"));
     }
     text
 }
