@@ -34,6 +34,17 @@ pub struct Place {
     pub index: u32,
 }
 
+/// The answer to where a link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placing {
+    /// There.
+    At(Place),
+    /// Nowhere: why.
+    Nowhere(String),
+    /// Who was asked could not tell: why. What was known before is kept.
+    NotAnswered(String),
+}
+
 struct Connection {
     socket: SocketId,
     options: SocketOptions,
@@ -83,6 +94,8 @@ pub struct Client {
     peer: PeerId,
     identity: Identity,
     links: Vec<Link>,
+    /// Where the search for a free number begins.
+    next_id: LinkId,
     names: Names,
     up: bool,
 }
@@ -93,7 +106,7 @@ impl Client {
         let peer = driver.endpoint_mut().add_peer(mapping::server(config)?, now);
         let identity = Identity::of(config);
         let mut client =
-            Client { peer, identity, links: Vec::new(), names: Names::default(), up: false };
+            Client { peer, identity, links: Vec::new(), next_id: 0, names: Names::default(), up: false };
         client.take_links(config, driver, now);
         Some(client)
     }
@@ -155,8 +168,17 @@ impl Client {
     }
 
     /// Takes the answer to where a link is. Returns whether it has moved.
-    pub fn set_place(&mut self, name: &str, place: Result<Place, String>) -> bool {
+    pub fn set_place(&mut self, name: &str, placing: Placing) -> bool {
         let Some(link) = self.links.iter_mut().find(|link| link.config.name == name) else { return false };
+        let place = match placing {
+            Placing::At(place) => Ok(place),
+            Placing::Nowhere(why) => Err(why),
+            Placing::NotAnswered(why) if link.place.is_ok() => {
+                log::debug!("link {name}: {why}");
+                return false;
+            }
+            Placing::NotAnswered(why) => Err(why),
+        };
         if link.place == place {
             return false;
         }
@@ -235,7 +257,7 @@ impl Client {
         Some(link.config.name.clone())
     }
 
-    /// Does what a person asks for. Follow with placing the link anew.
+    /// Does what a person asks for. Follow with [`Client::connect`].
     ///
     /// # Errors
     ///
@@ -258,6 +280,8 @@ impl Client {
             LinkAction::Reconnect => {
                 link.disconnect(driver);
                 link.last_port = None;
+                // The core is told of the new socket, not of a time without one.
+                return Ok(());
             }
         }
         link.tell(self.peer, driver, now);
@@ -324,12 +348,14 @@ impl Client {
                     link
                 }
                 None => {
-                    let taken = |id: &LinkId| {
-                        self.links.iter().chain(&before).any(|link| link.id == *id)
-                    };
-                    // The schema allows no more links than there are numbers.
+                    // A number that was given back is used again as late as possible: the other end may still have
+                    // something of its last bearer on the way.
+                    let taken = |id: &LinkId| self.links.iter().chain(&before).any(|link| link.id == *id);
                     let most = LinkId::try_from(MAX_LINKS).unwrap_or(LinkId::MAX);
-                    let Some(id) = (0..most).find(|id| !taken(id)) else { continue };
+                    let mut numbers = (self.next_id..most).chain(0..self.next_id);
+                    // The schema allows no more links than there are numbers.
+                    let Some(id) = numbers.find(|id| !taken(id)) else { continue };
+                    self.next_id = (id + 1) % most;
                     Link::new(id, wanted.clone(), table, now)
                 }
             };

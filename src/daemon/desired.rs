@@ -161,12 +161,7 @@ fn add_default_route(config: &Config, tunnel: Tunnel, default: DefaultRoute, des
             continue;
         }
         let table = default_table(config);
-        desired.routes.push(Route {
-            destination: Prefix::default_route(family),
-            table,
-            metric: 0,
-            target,
-        });
+        desired.routes.push(Route { destination: Prefix::default_route(family), table, metric: 0, target });
         let first = config.globals.rule_priority.saturating_add(LINK_PRIORITIES);
         let rule = Rule {
             family,

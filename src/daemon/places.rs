@@ -100,7 +100,12 @@ impl Names {
     /// Knows these names from now on and no others.
     pub fn retain(&mut self, names: impl Iterator<Item = String>) {
         let mut before = std::mem::take(&mut self.entries);
-        self.entries = names.map(|name| { let entry = before.remove(&name).unwrap_or_default(); (name, entry) }).collect();
+        self.entries = names
+            .map(|name| {
+                let entry = before.remove(&name).unwrap_or_default();
+                (name, entry)
+            })
+            .collect();
     }
 
     /// The addresses of a name, as far as they are known.

@@ -71,7 +71,8 @@ mod tests {
     use super::*;
     use crate::config::load;
 
-    const FILE: &str = "config globals\n option role server\nconfig interface 'bond'\n option ipaddr '10.0.0.1/24'\n";
+    const FILE: &str =
+        "config globals\n option role server\nconfig interface 'bond'\n option ipaddr '10.0.0.1/24'\n";
 
     fn read(text: &str) -> Config {
         let report = load(text, "test");

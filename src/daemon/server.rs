@@ -169,9 +169,9 @@ mod tests {
     #[test]
     fn every_address_with_every_port() {
         assert_eq!(listen(""), ["0.0.0.0:5510", "[::]:5510"]);
-        assert_eq!(listen(" list listen_port 1194\n list listen_port 1195\n option listen_address 192.0.2.1"), [
-            "192.0.2.1:1194",
-            "192.0.2.1:1195"
-        ]);
+        assert_eq!(
+            listen(" list listen_port 1194\n list listen_port 1195\n option listen_address 192.0.2.1"),
+            ["192.0.2.1:1194", "192.0.2.1:1195"]
+        );
     }
 }

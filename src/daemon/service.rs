@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use super::client::{Client, Place};
+use super::client::{Client, Place, Placing};
 use super::control::{Command, Control, LinkAction, Request};
 use super::desired::{self, Tunnel};
 use super::events::{Events, unix_ms};
@@ -25,7 +25,7 @@ use crate::config::key::Secret;
 use crate::config::{self, Cipher, Config, Mode, Role};
 use crate::io::timer::now;
 use crate::io::{Driver, Tun, TunOptions};
-use crate::net::netifd::Resolved;
+use crate::net::netifd::{ResolveError, Resolved};
 use crate::net::{Netlink, Reconciler, Watch};
 
 /// The device's MTU until the links' are known: what fits 1500 bytes on the line. Longer packets than a link carries are
@@ -49,7 +49,7 @@ const INBOX: usize = 256;
 
 /// What other tasks tell the loop.
 enum Message {
-    Placed(String, Result<Place, String>),
+    Placed(String, Placing),
     Named(String, io::Result<Vec<std::net::IpAddr>>),
 }
 
@@ -277,17 +277,6 @@ impl Daemon {
     fn peer_changed(&mut self, peer: PeerId, up: bool, reason: &str) {
         let name = self.peer_name(peer);
         self.event(name.as_deref(), None, if up { "up" } else { "down" }, reason);
-        // Who is away has no say.
-        let status = up.then(|| self.driver.endpoint().status(now()));
-        match status.and_then(|status| status.peers.iter().find(|p| p.peer == peer.0).map(|p| p.tunnel_mtu)) {
-            Some(mtu) if mtu > 0 => {
-                self.peer_mtus.insert(peer, mtu);
-                self.follow_mtu();
-            }
-            _ => {
-                self.peer_mtus.remove(&peer);
-            }
-        }
         if let Side::Client(client) = &mut self.side
             && client.peer() == peer
         {
@@ -618,11 +607,16 @@ async fn place_now(client: &mut Client, netlink: &Netlink, protocol: u8) {
     let _ = timeout(PLACE_DEADLINE, gather).await;
 }
 
-async fn place(link: &config::Link, netlink: Netlink, protocol: u8) -> Result<Place, String> {
-    let resolved: Resolved =
-        places::resolve_link(link, netlink, protocol).await.map_err(|error| error.to_string())?;
+async fn place(link: &config::Link, netlink: Netlink, protocol: u8) -> Placing {
+    let resolved: Resolved = match places::resolve_link(link, netlink, protocol).await {
+        Ok(resolved) => resolved,
+        Err(error @ (ResolveError::NoDevice(_) | ResolveError::Unknown(_) | ResolveError::Name(_))) => {
+            return Placing::Nowhere(error.to_string());
+        }
+        Err(error) => return Placing::NotAnswered(error.to_string()),
+    };
     let Some(device) = &resolved.device else {
-        return Err(match (&link.interface, &link.ipaddr, &link.ip6addr) {
+        return Placing::Nowhere(match (&link.interface, &link.ipaddr, &link.ip6addr) {
             (Some(interface), ..) => format!("interface '{interface}' has no device"),
             (None, Some(net), _) | (None, None, Some(net)) => {
                 format!("no device has the address {}", net.address)
@@ -630,8 +624,10 @@ async fn place(link: &config::Link, netlink: Netlink, protocol: u8) -> Result<Pl
             (None, None, None) => "it has neither 'interface' nor 'device' nor 'ipaddr'".into(),
         });
     };
-    let index = if_nametoindex(device.as_str()).map_err(|_| format!("there is no device '{device}'"))?;
-    Ok(Place { resolved, index })
+    match if_nametoindex(device.as_str()) {
+        Ok(index) => Placing::At(Place { resolved, index }),
+        Err(_) => Placing::Nowhere(format!("there is no device '{device}'")),
+    }
 }
 
 fn index_of(device: &str) -> Result<u32, StartError> {

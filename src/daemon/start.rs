@@ -160,7 +160,9 @@ fn check_privileges() -> Result<(), StartError> {
     }
     let who = match geteuid().is_root() {
         true => "root in here lacks CAP_NET_ADMIN (in a container: add it, and pass in /dev/net/tun)",
-        false => "CAP_NET_ADMIN is needed for the TUN device and its routes: run as root (`sudo bonding run …`)",
+        false => {
+            "CAP_NET_ADMIN is needed for the TUN device and its routes: run as root (`sudo bonding run …`)"
+        }
     };
     Err(StartError::Privilege(who.into()))
 }
@@ -191,7 +193,8 @@ mod tests {
 
     #[test]
     fn what_is_not_started() {
-        let server = "config interface 'bond'\n option ipaddr '10.0.0.1/24'\nconfig globals\n option role server\n";
+        let server =
+            "config interface 'bond'\n option ipaddr '10.0.0.1/24'\nconfig globals\n option role server\n";
         assert!(accepted(server).is_ok());
         let with = |option: &str| accepted(&format!("{server} {option}\n")).unwrap_err().to_string();
         assert!(with("option enabled 0").contains("'enabled' is off"));

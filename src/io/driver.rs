@@ -321,9 +321,9 @@ impl Driver {
                     }
                 }
                 for datagram in self.batch.datagrams() {
-                    let local = slot.bound.or_else(|| {
-                        Some(datagram.local.ip()).filter(|address| !address.is_unspecified())
-                    });
+                    let local = slot
+                        .bound
+                        .or_else(|| Some(datagram.local.ip()).filter(|address| !address.is_unspecified()));
                     let path = Path { socket: slot.id, local, remote: datagram.remote };
                     let ecn = datagram.ecn.map_or(0, |codepoint| codepoint as u8);
                     let len = datagram.payload.len();
@@ -356,7 +356,8 @@ impl Driver {
             if error.needs_reopen() && !self.gone.contains(&slot.id) {
                 self.gone.push(slot.id);
             }
-            let usual = matches!(error, SendError::WouldBlock | SendError::NoBuffers(_) | SendError::TooLarge);
+            let usual =
+                matches!(error, SendError::WouldBlock | SendError::NoBuffers(_) | SendError::TooLarge);
             if !usual && slot.complained.is_none_or(|last| now.since(last) >= COMPLAINT_INTERVAL) {
                 slot.complained = Some(now);
                 log::info!("sending to {}: {error}", transmit.path.remote);
