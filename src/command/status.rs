@@ -34,6 +34,28 @@ pub fn run(socket: &Path, json: bool, watch: bool) -> u8 {
     }
 }
 
+/// Shows what the daemon has set in the kernel; gives the exit code.
+pub fn routes(socket: &Path, json: bool, out: &mut dyn io::Write) -> u8 {
+    let reply = match ask(socket, &Command::Routes) {
+        Ok(reply) => reply,
+        Err(error) => return super::no_daemon(socket, &error),
+    };
+    if let Some(error) = reply["error"].as_str() {
+        eprintln!("bonding: {error}");
+        return super::FAILED;
+    }
+    let text = match json {
+        true => format!("{reply:#}\n"),
+        false => {
+            let lines = reply["lines"].as_array().map(Vec::as_slice).unwrap_or_default();
+            lines.iter().filter_map(Value::as_str).flat_map(|line| [line, "\n"]).collect()
+        }
+    };
+    // Whoever read our output may have had enough of it.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    0
+}
+
 /// The state as text for a person, within 80 columns.
 pub fn render(status: &Value, colour: bool) -> String {
     let paint = Paint(colour);
@@ -48,6 +70,10 @@ pub fn render(status: &Value, colour: bool) -> String {
     );
     let endpoint = &status["endpoint"];
     let _ = writeln!(text, "  public key: {}", string(endpoint, "public_key"));
+    if let Some(listen) = status["listen"].as_array().filter(|listen| !listen.is_empty()) {
+        let listen: Vec<_> = listen.iter().filter_map(Value::as_str).collect();
+        let _ = writeln!(text, "  listening on: {}", listen.join(", "));
+    }
     if let Some(reload) = status.get("reload").filter(|r| r["ok"] == false) {
         let _ = writeln!(text, "  {}: {}", paint.red("last reload refused"), string(reload, "message"));
     }
@@ -130,7 +156,9 @@ fn render_link(link: &Value, status: &Value, paint: &Paint, text: &mut String) {
         most.map_or("-".to_owned(), rate),
         bar(sent, most),
     );
-    let reason = string(link, "reason");
+    // What the daemon knows of the link's place says more than that the core has no path.
+    let note = status["links"][string(link, "name")]["note"].as_str().unwrap_or_default();
+    let reason = if note.is_empty() || state == "disabled" { string(link, "reason") } else { note };
     if !reason.is_empty() {
         let interface = status["interfaces"][string(link, "name")].as_str().filter(|i| !i.is_empty());
         let place = interface.map(|i| format!(" ({i})")).unwrap_or_default();
@@ -240,7 +268,8 @@ mod tests {
         let status = serde_json::json!({
             "version": 1, "role": "client", "ifname": "bond0", "uptime_ms": 3_723_000,
             "reload": { "ok": false, "message": "/etc/config/bonding:3: no" },
-            "interfaces": { "adsl1": "wan0", "lte": "wwan" }, "peers": { "0": "server" },
+            "interfaces": { "adsl1": "wan0", "lte": "wwan", "sat": "wan9" },
+            "links": { "adsl1": { "note": "" }, "sat": { "note": "netifd has no interface 'wan9'" } }, "peers": { "0": "server" },
             "endpoint": {
                 "public_key": "K=", "drops": { "replayed": 3 },
                 "peers": [{
@@ -252,7 +281,9 @@ mod tests {
                           "rx_rate": 11_800_000, "tx_rate": 500_000, "tx_capacity": 1_000_000 },
                         { "name": "lte", "state": "down", "reason": "the other end does not answer",
                           "since_ms": 5_000, "rtt_ms": null, "tx_loss": 0.0, "rx_rate": 0, "tx_rate": 0,
-                          "tx_capacity": null }
+                          "tx_capacity": null },
+                        { "name": "sat", "state": "down", "reason": "no address or route", "since_ms": 9_000,
+                          "rtt_ms": null, "tx_loss": 0.0, "rx_rate": 0, "tx_rate": 0, "tx_capacity": null }
                     ]
                 }]
             }
@@ -272,6 +303,8 @@ server: up for 1 min 5 s
   adsl1        up          25.0  0.4% 11.8 Mbit  500 kbit  1.0 Mbit  #####.....
   lte          down           -  0.0%         0         0         -  
     the other end does not answer (wwan), for 5 s
+  sat          down           -  0.0%         0         0         -  
+    netifd has no interface 'wan9' (wan9), for 9 s
 
 dropped: 3 replayed
 ";

@@ -330,9 +330,11 @@ impl Client {
 
         let mut before = std::mem::take(&mut self.links);
         let kept = |link: &Link| config.links.iter().any(|wanted| wanted.name == link.config.name);
-        for mut link in before.extract_if(.., |link| !kept(link)) {
-            link.disconnect(driver);
+        for link in before.extract_if(.., |link| !kept(link)) {
             driver.endpoint_mut().remove_link(self.peer, link.id, now);
+            if let Some(connection) = link.connection {
+                driver.retire_socket(connection.socket);
+            }
         }
         for wanted in &config.links {
             let table = wanted.table_number(table_by_name);
@@ -472,6 +474,10 @@ impl Link {
                 return;
             }
             self.disconnect(driver);
+        }
+        if options.address.port() != 0 {
+            // A link that was removed a moment ago may have had the same one.
+            driver.close_retired();
         }
         let opening = SocketOptions { preferred_port: self.last_port, ..options.clone() };
         match Socket::open(opening) {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -45,8 +46,18 @@ pub struct Progress {
     pub changes: u64,
 }
 
+/// Everything of ours that the kernel has.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    /// For programs.
+    #[serde(flatten)]
+    pub owned: Owned,
+    /// For people: a line each, in the words of `ip`.
+    pub lines: Vec<String>,
+}
+
 enum Order {
-    List(oneshot::Sender<Result<Owned, Error>>),
+    List(oneshot::Sender<Result<Listed, Error>>),
     Clear(oneshot::Sender<()>),
 }
 
@@ -109,7 +120,7 @@ impl Network {
     }
 
     /// Everything of ours that the kernel has. The answer comes through the channel.
-    pub fn list(&self) -> oneshot::Receiver<Result<Owned, Error>> {
+    pub fn list(&self) -> oneshot::Receiver<Result<Listed, Error>> {
         let (answer, receiver) = oneshot::channel();
         // When the task is too busy the channel closes, which the caller sees.
         let _ = self.orders.try_send(Order::List(answer));
@@ -169,7 +180,7 @@ impl Keeper {
                     again = Some(again.map_or(soon + SETTLE, |at| at.min(soon + SETTLE)));
                 }
                 Some(order) = self.inbox.recv() => match order {
-                    Order::List(answer) => { let _ = answer.send(self.reconciler.list_owned().await); }
+                    Order::List(answer) => { let _ = answer.send(self.list().await); }
                     Order::Clear(answer) => {
                         self.clear().await;
                         let _ = answer.send(());
@@ -223,6 +234,12 @@ impl Keeper {
                 log::warn!("the reverse path filter of {device} cannot be made loose: {error}");
             }
         }
+    }
+
+    async fn list(&self) -> Result<Listed, Error> {
+        let owned = self.reconciler.list_owned().await?;
+        let links = self.reconciler.netlink().links().await?;
+        Ok(Listed { lines: owned.lines(&links), owned })
     }
 
     async fn reopen_watch(&mut self) {

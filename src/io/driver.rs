@@ -39,6 +39,9 @@ const RECV_BUFFERS: usize = 16;
 /// set down and up again, long enough to cost nothing when it stays so.
 const REST: Duration = Duration::from_millis(50);
 
+/// How long a socket without a link receives what is still on its way: the longest round trip of a link in use.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// The shortest sleep, so that a deadline which does not move costs little. Below the precision of a timer's interrupt.
 const MIN_SLEEP: Duration = Duration::from_micros(20);
 
@@ -75,6 +78,8 @@ struct Slot {
     bound: Option<IpAddr>,
     rests_until: Option<Time>,
     complained: Option<Time>,
+    /// When it is to be closed; until then it only receives.
+    retires: Option<Time>,
 }
 
 /// TUN device, core and sockets.
@@ -176,7 +181,7 @@ impl Driver {
         let id = self.next_socket;
         self.next_socket = id.wrapping_add(1);
         let bound = Some(socket.local_addr().ip()).filter(|address| !address.is_unspecified());
-        self.sockets.push(Slot { id, socket, bound, rests_until: None, complained: None });
+        self.sockets.push(Slot { id, socket, bound, rests_until: None, complained: None, retires: None });
         self.touched = true;
         id
     }
@@ -185,6 +190,19 @@ impl Driver {
     pub fn remove_socket(&mut self, id: SocketId) -> Option<Socket> {
         let position = self.sockets.iter().position(|slot| slot.id == id)?;
         Some(self.sockets.swap_remove(position).socket)
+    }
+
+    /// Closes a socket after a while: what is on its way to it still arrives. Nothing is sent from it any more.
+    pub fn retire_socket(&mut self, id: SocketId) {
+        if let Some(slot) = self.sockets.iter_mut().find(|slot| slot.id == id) {
+            slot.retires = Some(timer::now() + LINGER);
+            self.touched = true;
+        }
+    }
+
+    /// Closes the sockets that wait for their end now, so that their ports are free.
+    pub fn close_retired(&mut self) {
+        self.sockets.retain(|slot| slot.retires.is_none());
     }
 
     /// A socket.
@@ -257,10 +275,11 @@ impl Driver {
             self.endpoint.handle_timeout(now, &mut deliver);
         }
         self.transmit(now, SEND_BATCH);
+        self.sockets.retain(|slot| slot.retires.is_none_or(|at| at > now));
 
-        let rests = self.sockets.iter().filter_map(|slot| slot.rests_until).chain(self.tun_rests_until);
+        let sockets = self.sockets.iter().flat_map(|slot| [slot.rests_until, slot.retires]);
         let core = self.endpoint.poll_timeout().map(|deadline| deadline.max(now + MIN_SLEEP));
-        self.deadline = rests.chain(core).min();
+        self.deadline = sockets.flatten().chain(self.tun_rests_until).chain(core).min();
         Ok(())
     }
 
@@ -339,7 +358,8 @@ impl Driver {
     fn transmit(&mut self, now: Time, limit: usize) {
         for _ in 0..limit {
             let Some(transmit) = self.endpoint.poll_transmit(now, &mut self.out) else { return };
-            let Some(slot) = self.sockets.iter_mut().find(|slot| slot.id == transmit.path.socket) else {
+            let serves = |slot: &&mut Slot| slot.id == transmit.path.socket && slot.retires.is_none();
+            let Some(slot) = self.sockets.iter_mut().find(serves) else {
                 // Closed since the core was told of it.
                 *self.counters.send_errors.entry("socket closed").or_insert(0) += 1;
                 continue;
