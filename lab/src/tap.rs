@@ -50,6 +50,7 @@ impl Tap {
         tap.set_up().map_err(|error| context(error, format_args!("TAP device {name}")))?;
         namespace.set_transmit_queue(name, TRANSMIT_QUEUE)?;
         namespace.link_up(name)?;
+        namespace.wait_for_link_local(name)?;
         Ok(tap)
     }
 

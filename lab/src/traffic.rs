@@ -1,6 +1,7 @@
 //! Traffic between two namespaces, and what became of it: [TCP](tcp) bulk transfers, [UDP](udp) streams,
 //! [echoes](echo) over UDP and ICMP. IPv4 and IPv6. Every test ends by itself, whatever the network does.
 
+mod arrival;
 pub mod echo;
 mod gap;
 pub mod tcp;

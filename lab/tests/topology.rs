@@ -1,7 +1,5 @@
 //! The standard network in all its forms, and the traffic tools over it.
 
-mod common;
-
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -96,20 +94,28 @@ fn plans_that_cannot_work_are_refused() {
 #[test]
 fn tcp_fills_a_line_both_ways() {
     lab::need_privilege!();
-    let _alone = common::alone();
+    let _alone = lab::alone();
     let net = build(Plan::new(Scenario { name: "one", lines: vec![LinePlan::new(10, 2, 20)] }));
+    // 1448 bytes of payload in 1500 are 96.5 % of the rate (IPv6: 95.2 %). After the warm-up it may be more for a while:
+    // a resend releases what came in during the warm-up.
     for (to, family) in [(Topology::SERVER_V4, "IPv4"), (Topology::SERVER_V6, "IPv6")] {
         let down = Tcp::new(&net.router, &net.server, to).seconds(4).run().unwrap();
         assert!(down.completed, "{down:?}");
         let rate = down.goodput_after(Duration::from_secs(1));
-        assert!((9_000_000..=9_800_000).contains(&rate), "{family} down {rate}: {down:?}");
+        assert!(
+            (9_000_000..=10_300_000).contains(&rate) && down.goodput < 9_700_000,
+            "{family} down {rate}: {down:?}"
+        );
         assert_eq!(down.intervals.len(), 40);
         assert_eq!(down.intervals.iter().sum::<u64>(), down.bytes);
 
         let up = Tcp::new(&net.router, &net.server, to).upload().streams(3).seconds(4).run().unwrap();
         assert!(up.completed && up.streams.len() == 3, "{up:?}");
         let rate = up.goodput_after(Duration::from_secs(1));
-        assert!((1_750_000..=2_000_000).contains(&rate), "{family} up {rate}: {up:?}");
+        assert!(
+            (1_750_000..=2_200_000).contains(&rate) && up.goodput < 1_950_000,
+            "{family} up {rate}: {up:?}"
+        );
     }
 }
 
@@ -132,7 +138,7 @@ fn a_number_of_bytes_arrives_whole() {
 #[test]
 fn a_cut_is_seen_as_a_gap() {
     lab::need_privilege!();
-    let _alone = common::alone();
+    let _alone = lab::alone();
     let net = build(Plan::new(Scenario { name: "one", lines: vec![LinePlan::new(10, 2, 5)] }));
     let run = Tcp::new(&net.router, &net.server, Topology::SERVER_V4).seconds(5).start().unwrap();
     assert!(run.wait_for_bytes(1_000_000, Duration::from_secs(5)));
@@ -169,7 +175,7 @@ fn a_run_that_is_stopped_says_so() {
 #[test]
 fn udp_streams_are_accounted_for() {
     lab::need_privilege!();
-    let _alone = common::alone();
+    let _alone = lab::alone();
     let scenario = Scenario { name: "one", lines: vec![LinePlan::new(10, 10, 20)] };
     let net = build(Plan::new(scenario));
     for (to, upload) in
@@ -204,7 +210,7 @@ fn udp_streams_are_accounted_for() {
 #[test]
 fn echoes_measure_the_round_trip() {
     lab::need_privilege!();
-    let _alone = common::alone();
+    let _alone = lab::alone();
     let net = build(Plan::new(Scenario { name: "one", lines: vec![LinePlan::new(100, 100, 15)] }));
     for to in [Topology::SERVER_V4, Topology::SERVER_V6] {
         let udp = Echo::new(&net.router, to).udp(&net.server).unwrap();

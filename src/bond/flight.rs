@@ -75,12 +75,17 @@ pub struct Flight {
 impl Flight {
     /// Nothing in flight; packet numbers start at 0.
     pub fn new() -> Self {
+        Self::starting_at(0)
+    }
+
+    /// Nothing in flight; the next packet has this number.
+    pub fn starting_at(first: u64) -> Self {
         Flight {
             records: VecDeque::new(),
-            first: 0,
+            first,
             largest_reported: None,
             reordering: MIN_REORDERING,
-            judged: 0,
+            judged: first,
             in_flight: 0,
             payload_bytes: 0,
         }

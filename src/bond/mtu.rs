@@ -48,6 +48,11 @@ impl MtuSearch {
         self.good
     }
 
+    /// Whether anything above [`BASE_MTU`] has come through, or has failed to.
+    pub fn is_known(&self) -> bool {
+        self.good > BASE_MTU || self.bad <= self.limit
+    }
+
     /// When a probe is due.
     pub fn due(&self) -> Time {
         self.next

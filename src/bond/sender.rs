@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::cipher::Cipher;
-use super::flight::{MAX_ATTEMPTS, Outgoing, TOO_OLD};
+use super::flight::{Flight, MAX_ATTEMPTS, Outgoing, TOO_OLD};
 use super::header::Seal;
 use super::ip::{Classifier, clamp_mss};
 use super::link::{Link, LinkState};
@@ -83,7 +83,11 @@ impl Sender {
     }
 
     /// Adds a link; refuses more than [`MAX_LINKS`].
-    pub fn add_link(&mut self, link: Link) {
+    pub fn add_link(&mut self, mut link: Link) {
+        // A link that comes back under an old number goes on counting where it stopped.
+        if let Some(id) = super::header::LinkId::new(link.id) {
+            link.flight = Flight::starting_at(self.sealer.next_packet_number(id));
+        }
         if self.links.len() < MAX_LINKS {
             let at = self.links.partition_point(|l| l.id < link.id);
             self.links.insert(at, link);
@@ -151,7 +155,10 @@ impl Sender {
 
     /// The largest inner packet that every link in use carries in one datagram.
     pub fn room(&self) -> usize {
-        let joined = self.links.iter().filter(|l| l.is_usable() || l.state() == LinkState::Suspect);
+        let joined = self
+            .links
+            .iter()
+            .filter(|l| l.mtu.is_known() && matches!(l.state(), LinkState::Up | LinkState::Suspect));
         joined.map(Link::room).min().unwrap_or(usize::from(super::mtu::MAX_MTU) - 28 - wire::OVERHEAD)
     }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use lab::bond::{Bond, End, links_in_state};
 use lab::emulator::{Cut, Direction};
-use lab::namespace::Signal;
 use lab::scenario::Scenario;
 use lab::topology::{Plan, Topology};
 use lab::traffic::{Tcp, Udp};
+use nix::sys::signal::Signal;
 
 use crate::{network, setup};
 
@@ -16,7 +16,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 fn a_cut_is_survived(test: &str, cut: Cut) {
     let Some(network) = network(test, Plan::new(Scenario::sym2())) else { return };
     let bond = Bond::start(&network, &setup()).expect("the bond comes up");
-    let download = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(12).start().expect("a download");
+    let download =
+        Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(12).start().expect("a download");
     let stream = Udp::new(&network.lan, &network.inet, Topology::INET_V4).rate(100).seconds(12);
     let stream = stream.start().expect("a stream");
     assert!(download.wait_for_bytes(6_000_000, LIMIT), "the download runs");
@@ -57,7 +58,8 @@ fn a_lost_carrier_is_survived() {
 fn a_restart_is_survived(test: &str, end: End) {
     let Some(network) = network(test, Plan::new(Scenario::sym2())) else { return };
     let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
-    let download = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(14).start().expect("a download");
+    let download =
+        Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(14).start().expect("a download");
     assert!(download.wait_for_bytes(2_000_000, LIMIT), "the download runs");
     bond.process(end).signal(Signal::SIGKILL).expect("the daemon runs");
     assert!(bond.process(end).wait(LIMIT).expect("it is our child").is_some(), "the daemon ends");

@@ -27,11 +27,14 @@ fn carries(test: &str, family: Family, mtu: Option<usize>) {
     let transfer = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(6);
     let down = transfer.clone().run().expect("a download");
     let up = transfer.upload().run().expect("an upload");
-    let inner6 = Tcp::new(&network.lan, &network.inet, Topology::INET_V6).seconds(3).run().expect("over IPv6");
+    let inner6 =
+        Tcp::new(&network.lan, &network.inet, Topology::INET_V6).seconds(3).run().expect("over IPv6");
     // Datagrams of the size that a host may send into a link of 1500 bytes.
     let udp = Udp::new(&network.lan, &network.inet, Topology::INET_V4).size(1_200).rate(50).seconds(2);
     let udp = udp.run().expect("a stream");
-    let rate = |report: &lab::traffic::TcpReport| report.goodput_after(std::time::Duration::from_secs(2)) as f64 / 1e6;
+    let rate = |report: &lab::traffic::TcpReport| {
+        report.goodput_after(std::time::Duration::from_secs(2)) as f64 / 1e6
+    };
     println!("{test}: {:.1} down, {:.2} up, {:.1} over IPv6", rate(&down), rate(&up), rate(&inner6));
     assert!(rate(&down) > 15.0 && rate(&up) > 3.0 && rate(&inner6) > 8.0, "{down:?} {up:?} {inner6:?}");
     assert_eq!(udp.lost, 0, "of {}", udp.sent);

@@ -13,7 +13,8 @@ use crate::{network, setup};
 fn under_load(test: &str, interval: &str) -> Option<(UdpReport, f64, u64)> {
     let network = network(test, Plan::new(Scenario::sym2()))?;
     let bond = Bond::start(&network, &setup().global("rekey_interval", interval)).expect("the bond comes up");
-    let download = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(12).start().expect("a download");
+    let download =
+        Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(12).start().expect("a download");
     let stream = Udp::new(&network.lan, &network.inet, Topology::INET_V4).rate(200).seconds(11);
     let stream = stream.run().expect("a stream");
     let rate = download.finish().goodput_after(Duration::from_secs(3)) as f64 / 1e6;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use bonding::net::{Family, Interfaces, Netlink};
 use lab::bond::Bond;
 use lab::emulator::Direction;
 use lab::namespace::Namespace;
 use lab::scenario::Scenario;
 use lab::topology::{Cards, Plan, Topology};
 use lab::traffic::Tcp;
+use nix::sys::signal::Signal;
 
 use crate::{network, setup};
 
@@ -38,28 +38,9 @@ fn one_card_with_two_subnets() {
     both_lines_carry("two subnets", Cards::TwoSubnets);
 }
 
-/// Devices, addresses, routes of all tables and rules of a namespace, as text.
+/// Devices, addresses, routes of all tables and rules of a namespace.
 fn state(namespace: &Namespace) -> Vec<String> {
-    namespace.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let netlink = Netlink::open().expect("netlink");
-            let mut lines = Vec::new();
-            for family in Family::ALL {
-                for route in netlink.routes(family, None, None).await.expect("routes") {
-                    lines.push(format!("{route:?}"));
-                }
-                for rule in netlink.rules(family).await.expect("rules") {
-                    lines.push(format!("{rule:?}"));
-                }
-            }
-            for interface in Interfaces::snapshot(&netlink, 0).await.expect("interfaces").interfaces {
-                lines.push(format!("{:?} {:?}", interface.link, interface.addresses));
-            }
-            lines.sort();
-            lines
-        })
-    })
+    namespace.snapshot().expect("a snapshot")
 }
 
 #[test]
@@ -80,7 +61,7 @@ fn a_killed_daemon_is_tidied_up_after_by_the_next() {
     let before = [state(&network.router), state(&network.server)];
     let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
     for end in [lab::bond::End::Client, lab::bond::End::Server] {
-        bond.process(end).signal(lab::namespace::Signal::SIGKILL).expect("the daemon runs");
+        bond.process(end).signal(Signal::SIGKILL).expect("the daemon runs");
         bond.process(end).wait(Duration::from_secs(10)).expect("it is our child").expect("the daemon ends");
         bond.launch(end).expect("the daemon starts again");
     }

@@ -70,7 +70,8 @@ fn a_client_with_the_wrong_preshared_key_gets_no_session() {
     std::fs::write(&config, other_key(&text, "preshared_key")).expect("the file");
     bond.launch(End::Server).expect("the server starts");
     bond.launch(End::Client).expect("the client starts");
-    let undecryptable = |status: &Value| status["endpoint"]["drops"]["handshake undecryptable"].as_u64() >= Some(3);
+    let undecryptable =
+        |status: &Value| status["endpoint"]["drops"]["handshake undecryptable"].as_u64() >= Some(3);
     bond.wait_for(End::Client, LIMIT, undecryptable).expect("the client drops and counts the answers");
     for end in [End::Client, End::Server] {
         assert_eq!(links_in_state(&bond.status(end).expect("a status"), "up"), 0);
@@ -102,7 +103,8 @@ fn forged_and_replayed_packets_are_dropped_counted_and_not_answered() {
             }
             capture.wait_for(1, LIMIT);
         };
-        let transport: Vec<_> = real.into_iter().filter(|p| p.len() > HEADERS && p[HEADERS] >> 5 == 4).collect();
+        let transport: Vec<_> =
+            real.into_iter().filter(|p| p.len() > HEADERS && p[HEADERS] >> 5 == 4).collect();
         let model = transport[0].clone();
         let mut hostile = Vec::new();
         hostile.extend(std::iter::repeat_n(model.clone(), 50));
@@ -135,7 +137,10 @@ fn forged_and_replayed_packets_are_dropped_counted_and_not_answered() {
         let status = bond.wait_for(end, LIMIT, |status| dropped(status) >= before + number);
         let status = status.expect("each one is counted");
         let answers = count(&capture, back, Duration::from_secs(2));
-        println!("{end:?}: {number} packets, usual {usual} in 2 s, then {answers}: {}", status["endpoint"]["drops"]);
+        println!(
+            "{end:?}: {number} packets, usual {usual} in 2 s, then {answers}: {}",
+            status["endpoint"]["drops"]
+        );
         assert!(answers <= usual + 4 * 4, "{answers} packets, usually {usual}");
         assert_eq!(links_in_state(&status, "up"), 2);
         let remote = &status["endpoint"]["peers"][0]["links"][0]["remote"];

@@ -16,7 +16,8 @@ const TRANSFER: u64 = 8;
 fn rates(test: &str, setup: &Setup, streams: usize) -> Option<[u64; 2]> {
     let network = network(test, Plan::new(Scenario::sym2()))?;
     let _bond = Bond::start(&network, setup).expect("the bond comes up");
-    let transfer = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(TRANSFER).streams(streams);
+    let transfer =
+        Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(TRANSFER).streams(streams);
     let down = transfer.clone().run().expect("a download").goodput_after(WARM_UP);
     let up = transfer.upload().run().expect("an upload").goodput_after(WARM_UP);
     println!("{test}: {:.1} Mbit/s down, {:.2} up", down as f64 / 1e6, up as f64 / 1e6);

@@ -52,12 +52,12 @@ fn main() -> ExitCode {
 
 /// Runs the demonstration; tells whether every figure is as it should be.
 fn demo(setup: &Setup) -> io::Result<bool> {
-    let scenario = Scenario {
-        lines: vec![LinePlan::new(12, 1, 25), LinePlan::new(8, 1, 50)],
-        ..Scenario::asym2()
-    };
+    let scenario =
+        Scenario { lines: vec![LinePlan::new(12, 1, 25), LinePlan::new(8, 1, 50)], ..Scenario::asym2() };
     let (down_sum, up_sum) = (scenario.down_rate(), scenario.up_rate());
-    println!("Two networks, joined by two ADSL lines: 12/1 Mbit/s with 25 ms, and 8/1 Mbit/s with 50 ms one way.\n");
+    println!(
+        "Two networks, joined by two ADSL lines: 12/1 Mbit/s with 25 ms, and 8/1 Mbit/s with 50 ms one way.\n"
+    );
     println!("  lan ── router ══ line1, line2 ══ server ── inet\n");
     let network = Plan::new(scenario).build()?;
     let mut table = Table::default();
@@ -127,7 +127,10 @@ fn demo(setup: &Setup) -> io::Result<bool> {
     step("stopping both daemons");
     bond.stop()?;
     println!("\n{}", table.text);
-    println!("{}", if good { "Every figure is as it should be." } else { "Some figures are not as they should be." });
+    println!(
+        "{}",
+        if good { "Every figure is as it should be." } else { "Some figures are not as they should be." }
+    );
     Ok(good)
 }
 

@@ -170,7 +170,8 @@ impl Core {
     /// A frame that the router has sent on a card.
     fn take_from_router(&mut self, card_index: usize, frame: &[u8]) {
         let now = self.now();
-        let Some(card) = self.cards.get(card_index) else { return };
+        // The kernel may send for a while before it takes notice of the lost carrier.
+        let Some(card) = self.cards.get(card_index).filter(|_| self.has_carrier(card_index)) else { return };
         match Frame::parse(frame) {
             Frame::Question(question) => {
                 let owner = self.lines.iter().find(|line| {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::packet::{End, Header, icmp, set_endpoint};
+use crate::packet::{End, Header, TCP, UDP, icmp, set_endpoint};
 use crate::random::Random;
 
 /// Mappings of a box at one time; a flow beyond that is dropped, as by a full table at home.
@@ -137,7 +137,7 @@ impl Nat {
         let Some(port) = self.map(inside, now) else { return false };
         if let Some(mapping) = self.mappings.get_mut(&inside) {
             mapping.last_used = now;
-            let remote = (header.destination, destination);
+            let remote = (header.destination, remote_port(&header, destination));
             if !mapping.remotes.contains(&remote) {
                 push_bounded(&mut mapping.remotes, remote, MOST_REMOTES);
             }
@@ -163,8 +163,7 @@ impl Nat {
         }
         let Some((source, destination)) = header.ports(packet) else { return false };
         let Some(inside) = self.inside(header.protocol, outside, destination, now) else { return false };
-        // An echo reply comes from nobody's port; its identifier is that of the request.
-        let remote = (header.source, source);
+        let remote = (header.source, remote_port(&header, source));
         let Some(mapping) = self.mappings.get_mut(&inside) else { return false };
         if !self.config.full_cone && !mapping.remotes.contains(&remote) {
             return false;
@@ -264,6 +263,11 @@ fn rewrite_error(packet: &mut [u8], header: &Header, end: End, address: IpAddr) 
     true
 }
 
+/// The remote port that a filter looks at: an echo has none, as its identifier is the sender's at both ends.
+fn remote_port(header: &Header, port: u16) -> u16 {
+    if matches!(header.protocol, TCP | UDP) { port } else { 0 }
+}
+
 fn push_bounded<T>(list: &mut VecDeque<T>, item: T, most: usize) {
     if list.len() >= most {
         list.pop_front();
@@ -275,7 +279,7 @@ fn push_bounded<T>(list: &mut VecDeque<T>, item: T, most: usize) {
 mod tests {
     use super::*;
     use crate::packet::icmp::Problem;
-    use crate::packet::tests::{is_sound, udp};
+    use crate::packet::tests::{echo, is_sound, udp};
 
     const NOW: Duration = Duration::from_secs(1);
     const INSIDE: (&str, u16) = ("10.0.1.2", 5000);
@@ -317,6 +321,25 @@ mod tests {
         nat.config.full_cone = true;
         assert!(answer(&mut nat, ("203.0.113.2", 700), port, NOW).is_some());
         assert_eq!(answer(&mut nat, SERVER, port ^ 1, NOW), None);
+    }
+
+    #[test]
+    fn echoes_pass() {
+        let mut nat = nat();
+        for id in [1, 2] {
+            let mut request = echo(INSIDE.0, SERVER.0, id);
+            assert!(nat.outbound(&mut request, NOW) && is_sound(&request));
+            let header = Header::parse(&request).unwrap();
+            let mut reply = icmp::echo_reply(&request, &header).unwrap();
+            assert!(nat.inbound(&mut reply, NOW) && is_sound(&reply));
+            let header = Header::parse(&reply).unwrap();
+            assert_eq!(
+                (header.destination.to_string().as_str(), header.ports(&reply)),
+                (INSIDE.0, Some((id, id)))
+            );
+            let mut unasked = echo(SERVER.0, "192.0.2.1", id);
+            assert!(!nat.inbound(&mut unasked, NOW));
+        }
     }
 
     #[test]
@@ -409,6 +432,4 @@ mod tests {
         assert!(nat.map(another, late).is_some(), "idle ones make room");
         assert_eq!((nat.mappings.len(), nat.by_port.len()), (1, 1));
     }
-
-    const UDP: u8 = crate::packet::UDP;
 }

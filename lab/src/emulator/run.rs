@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use super::SharedCore;
+use crate::punctual::be_punctual;
 use crate::tap::Tap;
 
 /// The largest frame: Ethernet header and the largest IP packet.
@@ -49,16 +50,5 @@ fn wait_for_work(shared: &SharedCore, taps: &[Arc<Tap>], wait: Option<Duration>)
     if polled.first().is_some_and(|wake| wake.any() == Some(true)) {
         // It is empty when another wait has been faster, which is all right.
         let _ = shared.wake.read();
-    }
-}
-
-/// Asks for prompt wake-ups: no timer slack, and real-time priority where we may have it.
-fn be_punctual() {
-    let priority = libc::sched_param { sched_priority: 10 };
-    // SAFETY: system calls on the calling thread with plain values. Their failure costs accuracy only: without the
-    // right to it the thread runs at the ordinary priority.
-    unsafe {
-        libc::prctl(libc::PR_SET_TIMERSLACK, 1);
-        libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &priority);
     }
 }

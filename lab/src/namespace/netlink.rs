@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
@@ -163,7 +164,31 @@ impl Namespace {
         self.netlink(async |handle| handle.link().add(pair).execute().await)
             .map_err(|error| context(error, format_args!("veth {name} – {peer_name}")))?;
         self.link_up(name)?;
-        peer.link_up(peer_name)
+        peer.link_up(peer_name)?;
+        self.wait_for_link_local(name)?;
+        peer.wait_for_link_local(peer_name)
+    }
+
+    /// Waits until a device that is up has its IPv6 link-local address, which the kernel gives it a moment later; so
+    /// that what is done next meets a network at rest. Returns at once where it gets none.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such device, or it has no address after 2 s.
+    pub fn wait_for_link_local(&self, device: &str) -> io::Result<()> {
+        let setting = |name: &str| self.sysctl(&format!("net/ipv6/conf/{device}/{name}"));
+        let expected = setting("disable_ipv6").is_ok_and(|value| value == "0")
+            && setting("addr_gen_mode").is_ok_and(|value| value != "1");
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let link_local = |own: &Prefix| matches!(own.address, IpAddr::V6(own) if own.is_unicast_link_local());
+        while expected && !self.addresses(device)?.iter().any(link_local) {
+            if Instant::now() > deadline {
+                let what = format!("device {device} in {} has no IPv6 link-local address", self.name());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// The index of a device.

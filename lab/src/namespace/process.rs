@@ -233,7 +233,8 @@ impl Output {
 
     fn collect(self: &Arc<Self>, stream: impl Read + Send + 'static, label: &str) -> JoinHandle<()> {
         let output = Arc::clone(self);
-        let copy_label = std::env::var_os("LAB_OUTPUT").map(|_| label.to_owned());
+        let copy_label =
+            std::env::var("LAB_OUTPUT").is_ok_and(|value| value == "1").then(|| label.to_owned());
         thread::spawn(move || {
             let mut stream = BufReader::new(stream);
             let mut line = Vec::new();

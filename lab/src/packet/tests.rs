@@ -35,7 +35,8 @@ fn transport(protocol: u8, source: (&str, u16), destination: (&str, u16), payloa
     packet
 }
 
-fn echo(source: &str, destination: &str, id: u16) -> Vec<u8> {
+/// An echo request.
+pub(crate) fn echo(source: &str, destination: &str, id: u16) -> Vec<u8> {
     let (from, to): (IpAddr, IpAddr) = (source.parse().unwrap(), destination.parse().unwrap());
     let mut message = vec![if from.is_ipv4() { 8 } else { 128 }, 0, 0, 0];
     message.extend(id.to_be_bytes());

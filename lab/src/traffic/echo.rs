@@ -3,19 +3,22 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, recv, send, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, send, socket,
 };
 use serde::Serialize;
 
+use super::arrival::{self, WallClock};
 use super::{Percentiles, TICK, any};
 use crate::namespace::{Namespace, context, ready_within};
 use crate::packet::checksum;
+use crate::punctual::be_punctual;
 
 /// Echoes to be sent: `Echo::new(&lan, address).count(50).ping()`.
 #[derive(Clone, Debug)]
@@ -97,6 +100,7 @@ impl Echo {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             let socket = socket(family, SockType::Raw, flags, protocol)?;
             connect(socket.as_raw_fd(), &to)?;
+            arrival::stamp(&socket)?;
             Ok(socket)
         };
         let socket = self.client.run(open).map_err(|error| self.context(error))?;
@@ -112,12 +116,12 @@ impl Echo {
             send(socket.as_raw_fd(), &message, MsgFlags::empty()).map(drop).map_err(io::Error::from)
         };
         let mut buffer = vec![0; 65_535];
-        let receive_one = || {
-            let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok()?;
+        let receive_one = |clock: &WallClock| {
+            let (length, arrived) = arrival::receive(&socket, &mut buffer, clock).ok()?;
             let message = buffer.get(skip..length)?;
             let answer = message.first() == Some(&reply) && message.get(4..6) == Some(&identifier);
             let number = message.get(6..8).filter(|_| answer)?;
-            Some(u16::from_be_bytes(number.try_into().ok()?))
+            Some((u16::from_be_bytes(number.try_into().ok()?), arrived))
         };
         self.exchange(&socket, send_one, receive_one)
     }
@@ -136,7 +140,8 @@ impl Echo {
             let client = UdpSocket::bind(any(self.address))?;
             client.connect(to)?;
             client.set_nonblocking(true)?;
-            Ok(client)
+            arrival::stamp(&client)?;
+            Ok::<_, io::Error>(client)
         };
         let client = self.client.run(open).map_err(|error| self.context(error))?;
         let stop = AtomicBool::new(false);
@@ -148,9 +153,9 @@ impl Echo {
                 client.send(&datagram).map(drop)
             };
             let mut buffer = vec![0; 65_535];
-            let receive_one = || {
-                let length = client.recv(&mut buffer).ok()?;
-                Some(u16::from_be_bytes(*buffer.get(..length)?.first_chunk()?))
+            let receive_one = |clock: &WallClock| {
+                let (length, arrived) = arrival::receive(&client, &mut buffer, clock).ok()?;
+                Some((u16::from_be_bytes(*buffer.get(..length)?.first_chunk()?), arrived))
             };
             let report = self.exchange(&client, send_one, receive_one);
             stop.store(true, Ordering::Relaxed);
@@ -162,14 +167,30 @@ impl Echo {
         context(error, format_args!("echo from {} to {}", self.client.name(), self.address))
     }
 
-    /// Sends at the times due, and takes the answers that come meanwhile.
+    /// Sends at the times due, and takes the answers that come meanwhile, on a thread that wakes up on time.
     fn exchange(
         &self,
-        socket: impl AsFd,
-        mut send_one: impl FnMut(u16) -> io::Result<()>,
-        mut receive_one: impl FnMut() -> Option<u16>,
+        socket: &(impl AsFd + Sync),
+        mut send_one: impl FnMut(u16) -> io::Result<()> + Send,
+        mut receive_one: impl FnMut(&WallClock) -> Option<(u16, Duration)> + Send,
     ) -> io::Result<EchoReport> {
-        let started = Instant::now();
+        thread::scope(|scope| {
+            let exchange = scope.spawn(|| {
+                be_punctual();
+                self.exchange_here(socket, &mut send_one, &mut receive_one)
+            });
+            exchange.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn exchange_here(
+        &self,
+        socket: &impl AsFd,
+        send_one: &mut dyn FnMut(u16) -> io::Result<()>,
+        receive_one: &mut dyn FnMut(&WallClock) -> Option<(u16, Duration)>,
+    ) -> io::Result<EchoReport> {
+        // The wall clock, which may be set meanwhile, is for stamps only.
+        let (started, clock) = (Instant::now(), WallClock::start());
         let mut sent_at: Vec<Duration> = Vec::new();
         let mut answers: Vec<Option<Duration>> = vec![None; usize::from(self.count)];
         let end = self.interval * u32::from(self.count) + self.timeout;
@@ -181,17 +202,19 @@ impl Echo {
                 break;
             }
             if !all_sent && now >= due {
+                let stamp = clock.now();
                 // What cannot be sent (a refusal, no route any more) is a lost echo.
                 let _ = send_one(sent_at.len() as u16);
-                sent_at.push(now);
+                sent_at.push(stamp);
                 continue;
             }
             let next = if all_sent { end } else { due };
             if ready_within(socket.as_fd(), PollFlags::POLLIN, next.saturating_sub(now))?
-                && let Some(number) = receive_one().map(usize::from)
-                && let (Some(sent), Some(answer)) = (sent_at.get(number), answers.get_mut(number))
+                && let Some((number, arrived)) = receive_one(&clock)
+                && let Some(sent) = sent_at.get(usize::from(number))
+                && let Some(answer) = answers.get_mut(usize::from(number))
             {
-                answer.get_or_insert(started.elapsed().saturating_sub(*sent));
+                answer.get_or_insert(arrived.saturating_sub(*sent));
             }
         }
         Ok(EchoReport {
@@ -203,6 +226,7 @@ impl Echo {
 }
 
 fn serve(socket: &UdpSocket, stop: &AtomicBool) {
+    be_punctual();
     let mut buffer = vec![0; 65_535];
     while !stop.load(Ordering::Relaxed) {
         // Otherwise there was no echo for a while, or a refusal of an earlier answer.

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::arrival::{self, WallClock};
 use super::{Gap, GapFinder, Percentiles, TICK, Way, any, is_timeout};
 use crate::namespace::{Namespace, context};
+use crate::punctual::be_punctual;
 
 /// Sequence number and send time.
 const HEADER: usize = 16;
@@ -159,13 +161,13 @@ impl Udp {
             Way::Upload => (client, server),
             Way::Download => (server, client),
         };
-        let started = Instant::now();
+        let (started, clock) = (Instant::now(), WallClock::start());
         let count = self.duration.as_nanos().div_ceil(self.interval.as_nanos()) as u64;
         let stop = Arc::new(AtomicBool::new(false));
         let (interval, size, stopped) = (self.interval, self.size, Arc::clone(&stop));
-        let sender = thread::spawn(move || send(&from, started, count, interval, size, &stopped));
+        let sender = thread::spawn(move || send(&from, (started, clock), count, interval, size, &stopped));
         let (wait, stopped) = (self.duration + LINGER, Arc::clone(&stop));
-        let receiver = thread::spawn(move || receive(&to, started, count, wait, &stopped));
+        let receiver = thread::spawn(move || receive(&to, (started, clock), count, wait, &stopped));
         Ok(UdpRun { started, interval, size, stop, threads: Some((sender, receiver)) })
     }
 
@@ -186,6 +188,7 @@ impl Udp {
         for socket in [&server, &client] {
             socket.set_read_timeout(Some(TICK))?;
             grow_buffers(socket);
+            arrival::stamp(socket)?;
         }
         if self.way == Way::Download {
             let deadline = Instant::now() + Duration::from_secs(5);
@@ -287,13 +290,13 @@ impl Drop for UdpRun {
 
 fn send(
     socket: &UdpSocket,
-    started: Instant,
+    (started, clock): (Instant, WallClock),
     count: u64,
     interval: Duration,
     size: usize,
     stop: &AtomicBool,
 ) -> Sent {
-    prompt_sleeps();
+    be_punctual();
     let mut packet = vec![0; size];
     let mut sent = 0;
     while sent < count && !stop.load(Ordering::Relaxed) {
@@ -303,7 +306,7 @@ fn send(
             thread::sleep(early.min(TICK));
             continue;
         }
-        let now = started.elapsed().as_nanos() as u64;
+        let now = clock.now().as_nanos() as u64;
         for (place, byte) in packet.iter_mut().zip(sent.to_be_bytes().into_iter().chain(now.to_be_bytes())) {
             *place = byte;
         }
@@ -315,7 +318,13 @@ fn send(
 }
 
 /// Receives until everything has come, or nothing more for [`LINGER`] after the sender has stopped, or `wait` is over.
-fn receive(socket: &UdpSocket, started: Instant, count: u64, wait: Duration, stop: &AtomicBool) -> Received {
+fn receive(
+    socket: &UdpSocket,
+    (started, clock): (Instant, WallClock),
+    count: u64,
+    wait: Duration,
+    stop: &AtomicBool,
+) -> Received {
     let mut received = Received::default();
     let mut buffer = vec![0; LARGEST];
     let mut highest = None;
@@ -329,19 +338,18 @@ fn receive(socket: &UdpSocket, started: Instant, count: u64, wait: Duration, sto
         } else if started.elapsed() > last_sign + patience {
             break;
         }
-        let Ok(length) = socket.recv(&mut buffer) else { continue };
-        let now = started.elapsed();
+        let Ok((length, arrived)) = arrival::receive(socket, &mut buffer, &clock) else { continue };
         let Some((number, sent)) = buffer.get(..length).and_then(read_header) else { continue };
         let Some(place) = usize::try_from(number).ok().filter(|_| number < count) else { continue };
-        last_sign = now;
+        last_sign = started.elapsed();
         if received.packets.len() <= place {
             received.packets.resize(place + 1, None);
         }
         match received.packets.get_mut(place) {
             Some(Some(_)) => received.duplicated += 1,
             Some(first) => {
-                *first = Some(now.saturating_sub(sent));
-                received.arrivals.push(now);
+                *first = Some(arrived.saturating_sub(sent));
+                received.arrivals.push(arrived);
                 received.reordered += u64::from(highest.is_some_and(|highest| number < highest));
                 highest = highest.max(Some(number));
             }
@@ -363,13 +371,5 @@ fn grow_buffers(socket: &UdpSocket) {
     // Beyond the sysctl limits where allowed: a test must not lose packets at its own sockets.
     if setsockopt(socket, sockopt::RcvBufForce, &ROOM).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &ROOM);
-    }
-}
-
-/// Sleeps of this thread end within microseconds.
-fn prompt_sleeps() {
-    // SAFETY: a system call with plain values.
-    unsafe {
-        libc::prctl(libc::PR_SET_TIMERSLACK, 1);
     }
 }
