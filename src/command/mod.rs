@@ -8,6 +8,7 @@ pub mod import;
 pub mod keys;
 pub mod options;
 pub mod status;
+pub mod text;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
