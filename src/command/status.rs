@@ -3,36 +3,30 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use super::text::{Paint, bar, bytes, clean, clean_value, cut, duration, milliseconds, percent, rate, wrap};
 use crate::daemon::control::{Command, ask};
 
-/// How often `--watch` looks.
-const REFRESH: Duration = Duration::from_secs(1);
 /// Cells of a bar.
 const BAR: usize = 9;
 
 /// Shows the state once, or again and again; gives the exit code.
 pub fn run(socket: &Path, json: bool, watch: bool) -> u8 {
-    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    loop {
-        let status = match ask(socket, &Command::Status) {
-            Ok(status) => status,
-            Err(error) => return super::no_daemon(socket, &error),
-        };
-        let text = if json { format!("{status:#}\n") } else { render(&status, colour) };
-        let clear = if watch && io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-        let mut out = io::stdout().lock();
-        // A reader that has gone away ends the watching.
-        if out.write_all(format!("{clear}{text}").as_bytes()).and_then(|()| out.flush()).is_err() || !watch {
-            return 0;
-        }
-        drop(out);
-        std::thread::sleep(REFRESH);
+    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    if watch {
+        return super::watch::run(socket, json, colour);
     }
+    let status = match ask(socket, &Command::Status) {
+        Ok(status) => status,
+        Err(error) => return super::no_daemon(socket, &error),
+    };
+    let text = if json { format!("{status:#}\n") } else { render(&status, colour) };
+    let mut out = io::stdout().lock();
+    // Whoever read our output may have had enough of it.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    0
 }
 
 /// The state as text for a person, within 80 columns.
