@@ -320,8 +320,14 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::Check(file) => check::run(&file, &mut out),
         Invocation::Options { json } => options::run(json, &mut out),
         Invocation::Import(file) => import::run(&file, &mut out, &mut io::stderr()),
-        Invocation::GenKey => keys::generate(&mut out),
-        Invocation::GenPsk => keys::generate_preshared(&mut out),
+        Invocation::GenKey => {
+            keys::warn_if_readable(io::stdout());
+            keys::generate(&mut out)
+        }
+        Invocation::GenPsk => {
+            keys::warn_if_readable(io::stdout());
+            keys::generate_preshared(&mut out)
+        }
         Invocation::PubKey => keys::public(&mut io::stdin(), &mut out),
     };
     match written.and_then(|code| io::stdout().flush().map(|()| code)) {
