@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::status::render;
+use super::text::wrap;
 use crate::daemon::control::{Command, ask};
 
 /// How often it looks.
@@ -59,7 +60,7 @@ async fn watch(socket: &Path, json: bool, colour: bool, mut signals: Signals) ->
         let text = match (&status, &screen) {
             (Ok(status), _) if json => format!("{status}\n"),
             (Ok(status), _) => render(status, colour),
-            (Err(error), Some(_)) => format!("{}\n", super::why_no_daemon(socket, error)),
+            (Err(error), Some(_)) => wrap(&super::why_no_daemon(socket, error), 0),
             (Err(error), None) => return super::no_daemon(socket, error),
         };
         let text = if own_screen {
@@ -84,7 +85,7 @@ async fn question(socket: &Path) -> io::Result<Value> {
 
 /// `text` over what was on the screen before, without the flicker of an empty one.
 fn frame(text: &str) -> String {
-    let lines: String = text.lines().flat_map(|line| [line, ERASE_LINE_END, "\r\n"]).collect();
+    let lines: String = text.lines().flat_map(|line| [line, ERASE_LINE_END, "\n"]).collect();
     format!("{HOME}{lines}{ERASE_BELOW}")
 }
 
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_frame_leaves_nothing_of_the_one_before() {
-        assert_eq!(frame("a\nb\n"), "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J");
+        assert_eq!(frame("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
         assert_eq!(frame(""), "\x1b[H\x1b[J");
     }
 }
