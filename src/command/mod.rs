@@ -38,7 +38,7 @@ const HELP: &str = "\
 bonding joins several internet links into one fast, safe pipe to a server.
 
   bonding run --config FILE      run the daemon in the foreground
-  bonding status                 the bond and its links (--json, --watch)
+  bonding status                 the bond and its links (--json, --watch, --routes)
   bonding events                 the last state changes
   bonding reload                 take over what changed in the configuration
   bonding link NAME up|down|reconnect
@@ -79,6 +79,13 @@ pub enum Invocation {
         json: bool,
         /// Again every second.
         watch: bool,
+    },
+    /// Show the addresses, routes and rules that the daemon has set.
+    Routes {
+        /// The control socket.
+        socket: PathBuf,
+        /// As the daemon gave it.
+        json: bool,
     },
     /// Ask the daemon for something and print its answer.
     Ask {
@@ -197,21 +204,27 @@ Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
 
 fn parse_status(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
     const HELP: &str = "\
-bonding status [--json] [--watch] [--socket PATH]
+bonding status [--json] [--watch | --routes] [--socket PATH]
 
-Shows the bond and each of its links. --watch shows it again every second, --json prints everything for programs.
+Shows the bond and each of its links. --watch shows it again every second, --routes shows the addresses, routes and
+rules that the daemon has set, --json prints everything for programs.
 ";
-    let (mut socket, mut json, mut watch) = (PathBuf::from(SOCKET), false, false);
+    let (mut socket, mut json, mut watch, mut routes) = (PathBuf::from(SOCKET), false, false, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
             Long("json") => json = true,
             Short('w') | Long("watch") => watch = true,
+            Long("routes") => routes = true,
             Long("socket") => socket = parser.value()?.into(),
             other => return Err(other.unexpected()),
         }
     }
-    Ok(Invocation::Status { socket, json, watch })
+    match (routes, watch) {
+        (true, true) => Err("status: --routes and --watch do not go together".into()),
+        (true, false) => Ok(Invocation::Routes { socket, json }),
+        (false, _) => Ok(Invocation::Status { socket, json, watch }),
+    }
 }
 
 fn parse_ask(
@@ -307,7 +320,7 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::Version => writeln!(out, "bonding {}", env!("CARGO_PKG_VERSION")).map(|()| 0),
         Invocation::Run { config, syslog, log_level } => {
             drop(out);
-            return match daemon::run(daemon::Options { config, syslog, log_level }) {
+            return match daemon::run(&daemon::Options { config, syslog, log_level }) {
                 Ok(()) => 0,
                 Err(error) => failure(&error.to_string()),
             };
@@ -316,6 +329,7 @@ fn run(invocation: Invocation) -> u8 {
             drop(out);
             return status::run(&socket, json, watch);
         }
+        Invocation::Routes { socket, json } => return status::routes(&socket, json, &mut out),
         Invocation::Ask { socket, request } => return answer(&socket, &request, &mut out),
         Invocation::Check(file) => check::run(&file, &mut out),
         Invocation::Options { json } => options::run(json, &mut out),
@@ -414,6 +428,7 @@ mod tests {
         );
         let request = Request::Link { name: "adsl1".into(), action: LinkAction::Reconnect };
         assert_eq!(typed("link adsl1 reconnect"), Ok(Invocation::Ask { socket: socket(), request }));
+        assert_eq!(typed("status --routes --json"), Ok(Invocation::Routes { socket: socket(), json: true }));
         assert_eq!(typed("check f"), Ok(Invocation::Check("f".into())));
     }
 
@@ -440,6 +455,7 @@ mod tests {
             ("run --config", "missing argument"),
             ("run -c f --log-level loud", "loud"),
             ("status --jsn", "--jsn"),
+            ("status --watch --routes", "do not go together"),
             ("link adsl1", "give its name"),
             ("link adsl1 sideways", "'sideways'"),
             ("check", "which file"),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::text::{Paint, bar, bytes, clean, clean_value, cut, duration, milliseconds, percent, rate, wrap};
+use super::text::{Paint, bar, bytes, clean_value, cut, duration, milliseconds, percent, rate, wrap};
 use crate::daemon::control::{Command, ask};
 
 /// Cells of a bar.
@@ -29,11 +29,29 @@ pub fn run(socket: &Path, json: bool, watch: bool) -> u8 {
     0
 }
 
+/// Shows what the daemon has set in the kernel; gives the exit code.
+pub fn routes(socket: &Path, json: bool, out: &mut dyn io::Write) -> u8 {
+    let reply = match ask(socket, &Command::Routes) {
+        Ok(reply) => reply,
+        Err(error) => return super::no_daemon(socket, &error),
+    };
+    if let Some(error) = reply["error"].as_str() {
+        return super::failure(error);
+    }
+    let text = match json {
+        true => format!("{reply:#}\n"),
+        false => {
+            let lines = reply["lines"].as_array().map(Vec::as_slice).unwrap_or_default();
+            lines.iter().filter_map(Value::as_str).flat_map(|line| [line, "\n"]).collect()
+        }
+    };
+    // Whoever read our output may have had enough of it.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    0
+}
+
 /// The state as text for a person, within 80 columns.
 pub fn render(status: &Value, colour: bool) -> String {
-    // What a refused reload said has lines of its own, which the cleaning would join.
-    let refused = status.get("reload").filter(|reload| reload["ok"] == false);
-    let refused = refused.map(|reload| string(reload, "message").lines().map(clean).collect::<Vec<_>>());
     let status = &clean_value(status);
     let paint = Paint(colour);
     let mut text = String::new();
@@ -47,8 +65,17 @@ pub fn render(status: &Value, colour: bool) -> String {
     );
     let endpoint = &status["endpoint"];
     let _ = writeln!(text, "  public key: {}", string(endpoint, "public_key"));
-    if let Some(lines) = refused {
+    if let Some(listen) = status["listen"].as_array().filter(|listen| !listen.is_empty()) {
+        let listen: Vec<_> = listen.iter().filter_map(Value::as_str).collect();
+        text.push_str(&wrap(&format!("listening on: {}", listen.join(", ")), 2));
+    }
+    if let Some(reload) = status.get("reload").filter(|reload| reload["ok"] == false) {
         let _ = writeln!(text, "  {}", paint.red("last reload refused:"));
+        let details = reload["details"].as_array().filter(|details| !details.is_empty());
+        let lines = match details {
+            Some(details) => details.iter().filter_map(Value::as_str).collect(),
+            None => vec![string(reload, "message")],
+        };
         lines.iter().for_each(|line| text.push_str(&wrap(line, 4)));
     }
     let peers = endpoint["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -110,31 +137,31 @@ fn render_peer(peer: &Value, status: &Value, paint: Paint, text: &mut String) {
     );
     text.push_str(&wrap(&counts, 2));
     if !links.is_empty() {
-        let _ = write!(text, "\n{}", links_table(links, &status["interfaces"], paint));
+        let _ = write!(text, "\n{}", links_table(links, status, paint));
     }
 }
 
 /// A table of links, one line each and the reason below those that are not up, within 80 columns.
 ///
-/// `links` are [`LinkStatus`](crate::bond::status::LinkStatus) as JSON. `interfaces` is an object with the interface
-/// or device of each link by its name; without one it can be `Value::Null`.
-pub fn render_links(links: &[Value], interfaces: &Value, colour: bool) -> String {
+/// `links` are [`LinkStatus`](crate::bond::status::LinkStatus) as JSON. `status` is the daemon's status, for the
+/// interface of each link and what the daemon knows of it, or `Value::Null`.
+pub fn render_links(links: &[Value], status: &Value, colour: bool) -> String {
     let links: Vec<_> = links.iter().map(clean_value).collect();
-    links_table(&links, &clean_value(interfaces), Paint(colour))
+    links_table(&links, &clean_value(status), Paint(colour))
 }
 
-fn links_table(links: &[Value], interfaces: &Value, paint: Paint) -> String {
+fn links_table(links: &[Value], status: &Value, paint: Paint) -> String {
     let mut text = format!(
         "  {:<15} {:<8} {:>6} {:>5} {:>9} {:>9} {:>9} up load\n",
         "link", "state", "rtt ms", "loss", "down", "up", "up max"
     );
     for link in links {
-        render_link(link, interfaces, paint, &mut text);
+        render_link(link, status, paint, &mut text);
     }
     text
 }
 
-fn render_link(link: &Value, interfaces: &Value, paint: Paint, text: &mut String) {
+fn render_link(link: &Value, status: &Value, paint: Paint, text: &mut String) {
     let (name, state) = (string(link, "name"), string(link, "state"));
     let painted = format!("{state:<8}");
     let painted = match state {
@@ -154,7 +181,10 @@ fn render_link(link: &Value, interfaces: &Value, paint: Paint, text: &mut String
         bar(sent, most, BAR),
     );
     let _ = writeln!(text, "{}", line.trim_end());
-    let reason = match (string(link, "reason"), state) {
+    // What the daemon knows of the link's place says more than that the core has no path.
+    let note = status["links"][name]["note"].as_str().unwrap_or_default();
+    let reason = if note.is_empty() || state == "disabled" { string(link, "reason") } else { note };
+    let reason = match (reason, state) {
         ("", "up") => return,
         ("", "disabled") => "taken out of the bond",
         ("", "joining") => "waiting for the other end's answer",
@@ -162,7 +192,7 @@ fn render_link(link: &Value, interfaces: &Value, paint: Paint, text: &mut String
         ("", _) => "nothing comes through",
         (reason, _) => reason,
     };
-    let interface = interfaces[name].as_str().filter(|interface| !interface.is_empty());
+    let interface = status["interfaces"][name].as_str().filter(|interface| !interface.is_empty());
     let place = interface.map(|interface| format!(" ({interface})")).unwrap_or_default();
     let since = duration(number(link, "since_ms"));
     text.push_str(&wrap(&format!("{reason}{place}, for {since}"), 4));
@@ -171,17 +201,17 @@ fn render_link(link: &Value, interfaces: &Value, paint: Paint, text: &mut String
 /// The last state changes as text.
 pub fn render_events(events: &Value) -> String {
     let mut text = String::new();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     for event in events.as_array().map(Vec::as_slice).unwrap_or_default() {
-        let ago = duration(now.saturating_sub(number(event, "unix_ms")));
-        let subject = match event["link"].as_str() {
-            Some(link) => format!("{} link {link}", string(event, "peer")),
-            None => string(event, "peer").to_owned(),
+        let ago = duration(number(event, "age_ms"));
+        let subject = match (event["peer"].as_str(), event["link"].as_str()) {
+            (Some(peer), Some(link)) => format!("{peer} link {link} "),
+            (None, Some(link)) => format!("link {link} "),
+            (Some(peer), None) => format!("{peer} "),
+            (None, None) => String::new(),
         };
         let why = string(event, "why");
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        let _ = writeln!(text, "{ago:>10} ago  {subject} {}{why}", string(event, "what"));
+        let _ = writeln!(text, "{ago:>10} ago  {subject}{}{why}", string(event, "what"));
     }
     text
 }

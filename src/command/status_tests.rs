@@ -10,10 +10,14 @@ fn client() -> Value {
         "version": 1, "role": "client", "ifname": "bond0", "uptime_ms": 3_723_000,
         "reload": {
             "ok": false,
-            "message": "/etc/config/bonding:3: section 'adsl1', option 'upload': 'fast' is not a rate\n\
-                        /etc/config/bonding:9: no"
+            "message": "the configuration was refused, the old one stays: …",
+            "details": [
+                "/etc/config/bonding:3: section 'adsl1', option 'upload': 'fast' is not a rate",
+                "/etc/config/bonding:9: no"
+            ]
         },
-        "interfaces": { "adsl1": "wan0", "lte": "wwan" }, "peers": { "0": "server" },
+        "interfaces": { "adsl1": "wan0", "lte": "wwan", "sat": "wan9" },
+        "links": { "adsl1": { "note": "" }, "sat": { "note": "netifd has no interface 'wan9'" } }, "peers": { "0": "server" },
         "endpoint": {
             "public_key": "K=", "drops": { "replayed": 3 },
             "peers": [{
@@ -25,7 +29,9 @@ fn client() -> Value {
                       "tx_loss": 0.004, "rx_rate": 11_800_000, "tx_rate": 500_000, "tx_capacity": 1_000_000 },
                     { "name": "lte", "state": "down", "reason": "the other end does not answer",
                       "since_ms": 5_000, "rtt_ms": null, "tx_loss": 0.0, "rx_rate": 0, "tx_rate": 0,
-                      "tx_capacity": null }
+                      "tx_capacity": null },
+                    { "name": "sat", "state": "down", "reason": "no address or route", "since_ms": 9_000,
+                      "rtt_ms": null, "tx_loss": 0.0, "rx_rate": 0, "tx_rate": 0, "tx_capacity": null }
                 ]
             }]
         }
@@ -53,6 +59,8 @@ server: up for 1 min 5 s
   adsl1           up         25.0  0.4% 11.8 Mbit  500 kbit  1.0 Mbit ####.....
   lte             down          -  0.0%         0         0         -
     the other end does not answer (wwan), for 5 s
+  sat             down          -  0.0%         0         0         -
+    netifd has no interface 'wan9' (wan9), for 9 s
 
 dropped: 3 replayed
 ";
@@ -62,7 +70,7 @@ dropped: 3 replayed
 #[test]
 fn a_server_that_nobody_called() {
     let status = json!({
-        "role": "server", "ifname": "bond0", "uptime_ms": 900, "reload": null, "interfaces": {},
+        "role": "server", "ifname": "bond0", "uptime_ms": 900, "reload": null, "listen": ["[::]:5511", "0.0.0.0:5512"], "interfaces": {},
         "peers": { "4": "home" },
         "endpoint": { "public_key": "S=", "drops": {}, "peers": [{
             "peer": 4, "public_key": "K=", "up": false, "since_ms": 900, "cipher": "", "policy": "adaptive",
@@ -72,6 +80,7 @@ fn a_server_that_nobody_called() {
     let expected = "\
 bond: bond0 (server), running for 900 ms
   public key: S=
+  listening on: [::]:5511, 0.0.0.0:5512
 
 home: down for 900 ms: it has not called yet
   public key: K=
@@ -134,7 +143,8 @@ fn the_other_end_cannot_write_to_the_terminal() {
     let mut status = client();
     status["endpoint"]["peers"][0]["links"][1]["reason"] = json!("\x1b]0;owned\x07");
     status["endpoint"]["peers"][0]["links"][1]["name"] = json!("\x1b[2J");
-    status["reload"]["message"] = json!("\x1b[2J");
+    status["reload"]["details"][0] = json!("\x1b[2J");
+    status["links"]["sat"]["note"] = json!("\x1b[2J");
     let screen = render(&status, false);
     assert!(screen.chars().all(|c| c == '\n' || !c.is_control()), "{screen:?}");
     let links = [json!({ "name": "\x1b[2J", "state": "up" })];

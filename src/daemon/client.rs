@@ -1,387 +1,546 @@
-//! The router's end: one socket for each link, and the routing that keeps the links apart.
+//! The router's side: its links, where they are, and which socket each one sends from.
+//!
+//! A link goes through three hands: it is *placed* (device, address and gateway are found, [`super::places`]), its routes
+//! and rules are *settled* in the kernel ([`super::network`]), and only then is it *connected*: a socket is opened and
+//! the core told of the path. So no packet of a link ever leaves by another one's gateway.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ::log::{debug, info, warn};
-
 use super::control::LinkAction;
-use super::setup;
-use crate::bond::{IpPrefix, LinkConfig, Path, PeerConfig, PeerId, SocketId};
+use super::desired::{self, DefaultRoute, Tunnel};
+use super::mapping;
+use super::places::Names;
+use super::status::LinkPlace;
+use crate::bond::{LinkConfig, LinkId, LinkState, MAX_LINKS, Path, PeerId, SocketId, Time};
+use crate::config::key::{PublicKey, Secret};
 use crate::config::value::Host;
 use crate::config::{self, Config};
-use crate::io::timer::now;
-use crate::io::{Driver, SocketOptions};
-use crate::net::netifd::{InterfaceResolver, Resolved, Static, Ubus};
-use crate::net::source::{LinkPath, source_routing};
-use crate::net::sysctl::Sysctls;
-use crate::net::{Desired, Family, Mark, Netlink, Prefix};
+use crate::io::{Driver, Socket, SocketOptions};
+use crate::net::netifd::Resolved;
+use crate::net::source::LinkPath;
+use crate::net::{Desired, Family};
 
-/// How long the name of a server may take to be resolved.
-const LOOKUP_LIMIT: Duration = Duration::from_secs(4);
+/// A link that is not up for so long tries the server's next address, where it has several.
+const ROTATE: Duration = Duration::from_secs(10);
 
-/// The links of the router.
-pub struct Client {
-    peer: PeerId,
-    links: Vec<Link>,
-    sysctls: Sysctls,
+/// Where a link is, with the index of its device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Device, addresses and gateways.
+    pub resolved: Resolved,
+    /// Index of the device.
+    pub index: u32,
+}
+
+/// The answer to where a link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placing {
+    /// There.
+    At(Place),
+    /// Nowhere: why.
+    Nowhere(String),
+    /// Who was asked could not tell: why. What was known before is kept.
+    NotAnswered(String),
+}
+
+struct Connection {
+    socket: SocketId,
+    options: SocketOptions,
+    remote: SocketAddr,
 }
 
 struct Link {
+    id: LinkId,
     config: config::Link,
-    /// Taken out by hand, until it is put back.
-    switched_off: bool,
-    state: Option<Attached>,
+    table: u32,
+    /// Taken out by hand.
+    taken_out: bool,
+    place: Result<Place, String>,
+    connection: Option<Connection>,
+    /// Port of the last socket, kept so that a NAT on the way keeps its mapping.
+    last_port: Option<u16>,
+    /// Counts the server's addresses that were tried.
+    turn: usize,
+    turned: Time,
+    /// What the core was told.
+    told: Option<LinkConfig>,
+    state: Option<LinkState>,
+    /// Why there is no path; empty when there is one.
+    note: String,
 }
 
-/// A link with address and server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Attached {
-    socket: SocketId,
-    device: String,
-    index: u32,
-    address: IpAddr,
-    prefix_len: u8,
-    gateway: Option<IpAddr>,
-    remote: SocketAddr,
+/// What the core is told of the server.
+#[derive(PartialEq, Eq)]
+struct Identity {
+    public_key: Option<PublicKey>,
+    preshared_key: Option<Secret>,
+    policy: config::Policy,
+}
+
+impl Identity {
+    fn of(config: &Config) -> Self {
+        Identity {
+            public_key: config.bond.public_key,
+            preshared_key: config.bond.preshared_key.clone(),
+            policy: config.bond.policy,
+        }
+    }
+}
+
+/// The links of the bond and the server at their other end.
+pub struct Client {
+    peer: PeerId,
+    identity: Identity,
+    links: Vec<Link>,
+    /// Where the search for a free number begins.
+    next_id: LinkId,
+    names: Names,
+    up: bool,
 }
 
 impl Client {
-    /// The links as configured, not attached to anything yet.
-    pub fn new(config: &Config) -> Self {
-        let link = |config: &config::Link| Link { config: config.clone(), switched_off: false, state: None };
-        Client { peer: PeerId(0), links: config.links.iter().map(link).collect(), sysctls: Sysctls::new() }
+    /// Introduces the server to the core. The links have no paths yet. `None` without a key of the server.
+    pub fn new(config: &Config, driver: &mut Driver, now: Time) -> Option<Client> {
+        let peer = driver.endpoint_mut().add_peer(mapping::server(config)?, now);
+        let identity = Identity::of(config);
+        let mut client =
+            Client { peer, identity, links: Vec::new(), next_id: 0, names: Names::default(), up: false };
+        client.take_links(config, driver, now);
+        Some(client)
     }
 
-    /// Tells the core of the server and the links.
-    pub fn start(&mut self, config: &Config, driver: &mut Driver) {
-        if let Some(peer) = server_config(config) {
-            self.peer = driver.endpoint.add_peer(peer, now());
+    /// Takes another configuration: adds, changes and removes what differs, and leaves the rest alone. Follow with
+    /// [`Client::desired`].
+    pub fn configure(&mut self, config: &Config, driver: &mut Driver, now: Time) {
+        let identity = Identity::of(config);
+        if identity != self.identity
+            && let Some(server) = mapping::server(config)
+        {
+            let endpoint = driver.endpoint_mut();
+            if identity.public_key == self.identity.public_key {
+                endpoint.update_peer(self.peer, server, now);
+            } else {
+                endpoint.remove_peer(self.peer, now);
+                self.peer = endpoint.add_peer(server, now);
+                self.up = false;
+                for link in &mut self.links {
+                    link.told = None;
+                    link.state = None;
+                }
+            }
+            self.identity = identity;
         }
-        for at in 0..self.links.len() {
-            self.tell(at, driver);
+        self.take_links(config, driver, now);
+    }
+
+    /// The server, in the core.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Whether traffic can pass.
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// The core has told of the server: up or down.
+    pub fn set_up(&mut self, up: bool) {
+        self.up = up;
+    }
+
+    /// The core has told of a link.
+    pub fn set_state(&mut self, id: LinkId, state: LinkState) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.state = Some(state);
         }
     }
 
-    /// Takes over what changed in the configuration.
-    pub fn reconfigure(&mut self, config: &Config, driver: &mut Driver) {
-        if let Some(peer) = server_config(config) {
-            driver.endpoint.update_peer(self.peer, peer, now());
-        }
-        for old in std::mem::take(&mut self.links) {
-            match config.links.iter().find(|new| new.name == old.config.name) {
-                Some(new) if new.position == old.config.position => {
-                    self.links.push(Link { config: new.clone(), ..old });
-                }
-                _ => {
-                    driver.endpoint.remove_link(self.peer, old.id(), now());
-                    driver.flush();
-                    if let Some(attached) = &old.state {
-                        driver.close_socket(attached.socket);
-                    }
-                }
-            }
-        }
-        for new in &config.links {
-            if !self.links.iter().any(|link| link.config.name == new.name) {
-                self.links.push(Link { config: new.clone(), switched_off: false, state: None });
-            }
-        }
-        for at in 0..self.links.len() {
-            self.tell(at, driver);
-        }
+    /// The links' configurations, for [`super::places::resolve_link`].
+    pub fn links(&self) -> impl Iterator<Item = &config::Link> {
+        self.links.iter().map(|link| &link.config)
     }
 
-    /// Takes a link out, puts it back, or opens it anew. False when there is no such link.
-    pub fn switch(&mut self, name: &str, action: LinkAction, driver: &mut Driver) -> bool {
-        let Some(at) = self.links.iter().position(|link| link.config.name == name) else { return false };
-        if let Some(link) = self.links.get_mut(at) {
-            link.switched_off = action == LinkAction::Down;
-            if action == LinkAction::Reconnect {
-                if let Some(attached) = link.state.take() {
-                    driver.close_socket(attached.socket);
-                }
+    /// The names of servers.
+    pub fn names_mut(&mut self) -> &mut Names {
+        &mut self.names
+    }
+
+    /// Takes the answer to where a link is. Returns whether it has moved.
+    pub fn set_place(&mut self, name: &str, placing: Placing) -> bool {
+        let Some(link) = self.links.iter_mut().find(|link| link.config.name == name) else { return false };
+        let place = match placing {
+            Placing::At(place) => Ok(place),
+            Placing::Nowhere(why) => Err(why),
+            Placing::NotAnswered(why) if link.place.is_ok() => {
+                log::debug!("link {name}: {why}");
+                return false;
             }
+            Placing::NotAnswered(why) => Err(why),
+        };
+        if link.place == place {
+            return false;
         }
-        self.tell(at, driver);
+        link.place = place;
         true
     }
 
-    /// Finds out where each link is now and follows it.
-    pub async fn follow(&mut self, config: &Config, driver: &mut Driver, netlink: &Netlink) {
-        for at in 0..self.links.len() {
-            let Some(link) = self.links.get(at) else { continue };
-            let found = locate(&link.config, config, netlink).await;
-            self.attach(at, found, driver);
-        }
+    /// Whether every link has a device and an address.
+    pub fn is_placed(&self) -> bool {
+        self.links.iter().all(|link| link.connection.is_some())
     }
 
-    /// A link lacks an address or a server.
-    pub fn is_unfinished(&self) -> bool {
-        self.links.iter().any(|link| link.state.is_none())
-    }
-
-    /// Routes and rules of the links and, while the bond is `up`, the default route into it.
-    pub fn network(&self, config: &Config, index: u32, up: bool, desired: &mut Desired) {
+    /// What the kernel shall have, and the devices whose reverse path filter must be loose.
+    pub fn desired(&self, config: &Config, tunnel: Tunnel) -> (Desired, BTreeSet<String>) {
         let mut paths = Vec::new();
         for link in &self.links {
-            let Some(attached) = &link.state else { continue };
-            let mark = link.config.mark;
-            paths.push(LinkPath {
-                index: attached.index,
-                address: attached.address,
-                prefix_len: attached.prefix_len,
-                gateway: attached.gateway,
-                mark: Mark { value: mark.value, mask: mark.mask },
-                table: link.config.table_number(named_table),
-                number: link.config.position,
-            });
-        }
-        let made = source_routing(&paths, config.globals.rule_priority);
-        desired.routes.extend(made.routes);
-        desired.rules.extend(made.rules);
-        let bond = |net: Prefix| setup::route(net, index, config.bond.metric);
-        desired.routes.extend(config.bond.routes.iter().map(|net| bond(setup::destination(net))));
-        if !up || !config.bond.default_route {
-            return;
-        }
-        // Two halves are more specific than any default route, whatever its metric, and vanish with the device.
-        let families = [
-            (Family::V4, [Ipv4Addr::new(0, 0, 0, 0).into(), Ipv4Addr::new(128, 0, 0, 0).into()]),
-            (
-                Family::V6,
-                [IpAddr::from(Ipv6Addr::UNSPECIFIED), Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0).into()],
-            ),
-        ];
-        for (family, halves) in families {
-            if config.bond.addresses.iter().any(|net| Family::of(net.address) == family) {
-                desired.routes.extend(halves.into_iter().map(|half| bond(Prefix::new(half, 1))));
-            }
-        }
-    }
-
-    /// The interface or device of each link.
-    pub fn interfaces(&self) -> BTreeMap<String, String> {
-        let name = |link: &Link| {
-            let configured = link.config.interface.clone().or_else(|| link.config.device.clone());
-            configured.or_else(|| link.state.as_ref().map(|s| s.device.clone())).unwrap_or_default()
-        };
-        self.links.iter().map(|link| (link.config.name.clone(), name(link))).collect()
-    }
-
-    /// Puts back the switches of the kernel that were changed.
-    pub fn restore(&mut self) {
-        if let Err(error) = self.sysctls.restore() {
-            warn!("{error}");
-        }
-    }
-
-    /// Takes over where a link is.
-    fn attach(&mut self, at: usize, found: Option<Place>, driver: &mut Driver) {
-        let Some(link) = self.links.get_mut(at) else { return };
-        let (old, new) = (link.state.take(), found);
-        let name = &link.config.name;
-        let same = |old: &Attached, new: &Place| {
-            (old.index, old.address, &old.device) == (new.index, new.address, &new.device)
-                && driver.socket(old.socket).is_some()
-        };
-        link.state = match (old, new) {
-            (Some(old), Some(new)) if same(&old, &new) => {
-                Some(Attached { gateway: new.gateway, prefix_len: new.prefix_len, remote: new.remote, ..old })
-            }
-            (old, new) => {
-                let was = old.as_ref().map(|old| old.address);
-                let port = old.and_then(|old| driver.close_socket(old.socket)?.preferred_port);
-                match new {
-                    None => {
-                        if was.is_some() {
-                            warn!("link {name} has lost its address or its route");
-                        }
-                        None
-                    }
-                    Some(place) => {
-                        let socket = open(&link.config, &place, port, driver);
-                        socket.map(|socket| place.attached(socket))
-                    }
-                }
-            }
-        };
-        if let Some(attached) = &link.state {
-            debug!("link {name}: {attached:?}");
-            if let Err(error) = self.sysctls.relax_rp_filter(&attached.device) {
-                debug!("{error}");
-            }
-        }
-        self.tell(at, driver);
-    }
-
-    /// Tells the core what a link is like.
-    fn tell(&mut self, at: usize, driver: &mut Driver) {
-        let Some(link) = self.links.get(at) else { return };
-        let path = link.state.as_ref().map(|attached| Path {
-            socket: attached.socket,
-            local: None,
-            remote: attached.remote,
-        });
-        let config = &link.config;
-        let told = LinkConfig {
-            id: link.id(),
-            name: config.name.clone(),
-            path,
-            enabled: !link.switched_off,
-            upload: config.upload.map(|rate| rate.0),
-            download: config.download.map(|rate| rate.0),
-            priority: config.priority,
-            weight: config.weight.unwrap_or_else(|| weight_of(config)),
-            mtu: config.mtu,
-        };
-        driver.endpoint.set_link(self.peer, told, now());
-    }
-}
-
-impl Link {
-    fn id(&self) -> u8 {
-        (self.config.position % crate::bond::MAX_LINKS as u32) as u8
-    }
-}
-
-/// Where a link is.
-struct Place {
-    device: String,
-    index: u32,
-    address: IpAddr,
-    prefix_len: u8,
-    gateway: Option<IpAddr>,
-    remote: SocketAddr,
-}
-
-impl Place {
-    fn attached(self, socket: SocketId) -> Attached {
-        Attached {
-            socket,
-            device: self.device,
-            index: self.index,
-            address: self.address,
-            prefix_len: self.prefix_len,
-            gateway: self.gateway,
-            remote: self.remote,
-        }
-    }
-}
-
-/// Without a weight, the configured rate counts, in Mbit/s.
-fn weight_of(link: &config::Link) -> u32 {
-    link.upload.map_or(1, |rate| u32::try_from(rate.0 / 100_000).unwrap_or(u32::MAX).clamp(1, 10_000))
-}
-
-async fn locate(link: &config::Link, config: &Config, netlink: &Netlink) -> Option<Place> {
-    let protocol = config.globals.route_protocol;
-    let resolved = match &link.interface {
-        Some(interface) => Ubus::default().resolve(interface).await,
-        None => resolve_static(link, protocol, netlink).await,
-    };
-    let resolved = match resolved {
-        Ok(resolved) => resolved,
-        Err(error) => {
-            debug!("link {}: {error}", link.name);
-            return None;
-        }
-    };
-    let device = resolved.device.clone().filter(|_| resolved.up)?;
-    let index = netlink.link_by_name(&device).await.ok()?.index;
-    for server in &link.servers {
-        for server in lookup(server, link.remote_port).await {
-            if let Some(path) = resolved.path(Family::of(server.ip())) {
-                return Some(Place {
-                    device,
-                    index,
+            let Ok(place) = &link.place else { continue };
+            for family in Family::ALL {
+                let Some(path) = place.resolved.path(family) else { continue };
+                paths.push(LinkPath {
+                    index: place.index,
                     address: path.address,
                     prefix_len: path.prefix_len,
                     gateway: path.gateway,
-                    remote: server,
+                    mark: desired::mark(&link.config),
+                    table: link.table,
+                    number: link.config.position,
                 });
             }
         }
+        let (desired, loose) = desired::client(config, tunnel, &paths, self.default_route(config));
+        let device = |index: &u32| {
+            let place = self.links.iter().filter_map(|link| link.place.as_ref().ok());
+            place.into_iter().find(|place| place.index == *index)?.resolved.device.clone()
+        };
+        (desired, loose.iter().filter_map(device).collect())
     }
-    None
-}
 
-/// Device, addresses and gateways by hand: each family by itself.
-async fn resolve_static(
-    link: &config::Link,
-    protocol: u8,
-    netlink: &Netlink,
-) -> Result<Resolved, crate::net::netifd::ResolveError> {
-    let families = [(link.ipaddr, link.gateway), (link.ip6addr, link.ip6gateway)];
-    let mut merged: Option<Resolved> = None;
-    for (address, gateway) in families {
-        let mut resolver = Static::new(netlink.clone(), protocol, link.device.clone());
-        resolver.address = address.map(|net| net.address);
-        resolver.gateway = gateway;
-        if address.is_none() && (gateway.is_none() && merged.is_some()) {
-            continue;
-        }
-        let found = resolver.resolve(&link.name).await?;
-        match &mut merged {
-            None => merged = Some(found),
-            Some(merged) => merged.paths.extend(found.paths),
-        }
-    }
-    Ok(merged.unwrap_or(Resolved { up: false, device: None, paths: Vec::new() }))
-}
-
-async fn lookup(server: &Host, port: u16) -> Vec<SocketAddr> {
-    match server {
-        Host::Address(address) => vec![SocketAddr::new(*address, port)],
-        Host::Name(name) => {
-            let lookup = tokio::net::lookup_host((name.as_str(), port));
-            match tokio::time::timeout(LOOKUP_LIMIT, lookup).await {
-                Ok(Ok(addresses)) => addresses.collect(),
-                Ok(Err(error)) => {
-                    info!("cannot resolve {name}: {error}");
-                    Vec::new()
-                }
-                Err(_) => {
-                    info!("cannot resolve {name} within {} s", LOOKUP_LIMIT.as_secs());
-                    Vec::new()
-                }
+    /// Opens, changes and closes sockets, so that they fit what is known. To be called when the routes are settled.
+    pub fn connect(&mut self, driver: &mut Driver, now: Time) {
+        for i in 0..self.links.len() {
+            let wanted = self.links.get(i).map(|link| self.wanted(link));
+            if let (Some(link), Some(wanted)) = (self.links.get_mut(i), wanted) {
+                link.connect(wanted, driver);
+                link.tell(self.peer, driver, now);
             }
         }
     }
-}
 
-fn open(link: &config::Link, place: &Place, port: Option<u16>, driver: &mut Driver) -> Option<SocketId> {
-    let mut options = SocketOptions::new(SocketAddr::new(place.address, link.local_port.unwrap_or(0)));
-    options.preferred_port = port;
-    options.device = Some(place.device.clone());
-    options.mark = Some(link.mark.value);
-    match driver.open_socket(options) {
-        Ok(socket) => Some(socket),
-        Err(error) => {
-            warn!("link {}: {error}", link.name);
-            None
+    /// Once a second: gives links that stay silent the server's next address. Returns whether [`Client::connect`] has
+    /// something to do.
+    pub fn tick(&mut self, now: Time) -> bool {
+        let mut turned = false;
+        for i in 0..self.links.len() {
+            let several = self.links.get(i).is_some_and(|link| self.candidates(link).len() > 1);
+            let Some(link) = self.links.get_mut(i) else { continue };
+            if link.state == Some(LinkState::Up) || link.state == Some(LinkState::Suspect) {
+                link.turned = now;
+            } else if several && now.since(link.turned) >= ROTATE {
+                link.turn = link.turn.wrapping_add(1);
+                link.turned = now;
+                turned = true;
+            }
+        }
+        turned
+    }
+
+    /// A socket can never send again. Returns the link to be placed anew.
+    pub fn socket_gone(&mut self, socket: SocketId, driver: &mut Driver, now: Time) -> Option<String> {
+        let owner = |link: &&mut Link| link.connection.as_ref().is_some_and(|c| c.socket == socket);
+        let link = self.links.iter_mut().find(owner)?;
+        link.disconnect(driver);
+        link.place = Err("its device or address is gone".into());
+        link.note = "its device or address is gone".into();
+        link.tell(self.peer, driver, now);
+        Some(link.config.name.clone())
+    }
+
+    /// Does what a person asks for. Follow with [`Client::connect`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link: a sentence.
+    pub fn act(
+        &mut self,
+        name: &str,
+        action: LinkAction,
+        driver: &mut Driver,
+        now: Time,
+    ) -> Result<(), String> {
+        let names = || self.links.iter().map(|link| link.config.name.as_str()).collect::<Vec<_>>().join(", ");
+        let known = names();
+        let Some(link) = self.links.iter_mut().find(|link| link.config.name == name) else {
+            return Err(format!("there is no link '{name}'; links: {known}"));
+        };
+        match action {
+            LinkAction::Up => link.taken_out = false,
+            LinkAction::Down => link.taken_out = true,
+            LinkAction::Reconnect => {
+                link.disconnect(driver);
+                link.last_port = None;
+                // The core is told of the new socket, not of a time without one.
+                return Ok(());
+            }
+        }
+        link.tell(self.peer, driver, now);
+        Ok(())
+    }
+
+    /// Where the links are, by their names.
+    pub fn places(&self) -> BTreeMap<String, LinkPlace> {
+        let place = |link: &Link| LinkPlace {
+            interface: link.config.interface.clone(),
+            device: link.device().or(link.config.device.as_ref()).cloned(),
+            table: link.table,
+            mark: link.config.mark.to_string(),
+            active: link.config.active,
+            taken_out: link.taken_out,
+            servers: link.config.servers.iter().map(Host::to_string).collect(),
+            note: link.note.clone(),
+        };
+        self.links.iter().map(|link| (link.config.name.clone(), place(link))).collect()
+    }
+
+    /// Who is to carry what has no other route.
+    fn default_route(&self, config: &Config) -> DefaultRoute {
+        if !config.bond.default_route {
+            return DefaultRoute::Untouched;
+        }
+        if self.up {
+            return DefaultRoute::Bond;
+        }
+        let placed = self.links.iter().filter(|link| !link.taken_out);
+        let placed = placed.filter_map(|link| Some((link, link.place.as_ref().ok()?)));
+        let best = placed.min_by_key(|(link, _)| {
+            (!link.config.active, link.state != Some(LinkState::Up), link.config.priority)
+        });
+        let Some((_, place)) = best else { return DefaultRoute::Untouched };
+        let gateway = |family| place.resolved.path(family).map(|path| path.gateway);
+        DefaultRoute::Link { index: place.index, v4: gateway(Family::V4), v6: gateway(Family::V6) }
+    }
+
+    fn take_links(&mut self, config: &Config, driver: &mut Driver, now: Time) {
+        let names = config.links.iter().flat_map(|link| &link.servers).filter_map(|host| match host {
+            Host::Name(name) => Some(name.clone()),
+            Host::Address(_) => None,
+        });
+        self.names.retain(names);
+
+        let mut before = std::mem::take(&mut self.links);
+        let kept = |link: &Link| config.links.iter().any(|wanted| wanted.name == link.config.name);
+        for link in before.extract_if(.., |link| !kept(link)) {
+            driver.endpoint_mut().remove_link(self.peer, link.id, now);
+            if let Some(connection) = link.connection {
+                driver.retire_socket(connection.socket);
+            }
+        }
+        for wanted in &config.links {
+            let table = wanted.table_number(table_by_name);
+            let known = before.iter().position(|link| link.config.name == wanted.name);
+            let link = match known {
+                Some(position) => {
+                    let mut link = before.swap_remove(position);
+                    if !same_place(&link.config, wanted) {
+                        link.place = Err(LOOKING.into());
+                    }
+                    link.config = wanted.clone();
+                    link.table = table;
+                    link
+                }
+                None => {
+                    // A number that was given back is used again as late as possible: the other end may still have
+                    // something of its last bearer on the way.
+                    let taken = |id: &LinkId| self.links.iter().chain(&before).any(|link| link.id == *id);
+                    let most = LinkId::try_from(MAX_LINKS).unwrap_or(LinkId::MAX);
+                    let mut numbers = (self.next_id..most).chain(0..self.next_id);
+                    // The schema allows no more links than there are numbers.
+                    let Some(id) = numbers.find(|id| !taken(id)) else { continue };
+                    self.next_id = (id + 1) % most;
+                    Link::new(id, wanted.clone(), table, now)
+                }
+            };
+            self.links.push(link);
+        }
+    }
+
+    /// From which socket to which address a link is to send; otherwise why it cannot.
+    fn wanted(&self, link: &Link) -> Result<(SocketOptions, SocketAddr), String> {
+        let place = link.place.as_ref().map_err(String::clone)?;
+        let Some(device) = &place.resolved.device else { return Err("it has no device".into()) };
+        if !place.resolved.up {
+            return Err(match &link.config.interface {
+                Some(interface) => format!("interface '{interface}' is down"),
+                None => format!("device '{device}' is down or has no carrier"),
+            });
+        }
+        if place.resolved.paths.is_empty() {
+            return Err(format!("device '{device}' has no address"));
+        }
+        let candidates = self.candidates(link);
+        let current = link.connection.as_ref().map(|connection| connection.remote);
+        let position = current.and_then(|remote| candidates.iter().position(|(_, c)| *c == remote));
+        let chosen = match (position, link.state) {
+            // What works is not changed, whatever the name servers say.
+            (Some(position), Some(LinkState::Up | LinkState::Suspect)) => candidates.get(position),
+            _ => candidates.get(link.turn.checked_rem(candidates.len()).unwrap_or(0)),
+        };
+        let Some((local, remote)) = chosen else { return Err(self.no_server(link)) };
+
+        let shared = |other: &Link| other.id != link.id && other.device() == Some(device);
+        let own_device = !self.links.iter().any(shared);
+        let port = link.config.local_port.unwrap_or(0);
+        let mut options = SocketOptions::new(SocketAddr::new(*local, port));
+        options.device = own_device.then(|| device.clone());
+        options.mark = Some(link.config.mark.value);
+        Ok((options, *remote))
+    }
+
+    /// All pairs of an address of the link and one of the server, in the order of the configuration.
+    fn candidates(&self, link: &Link) -> Vec<(IpAddr, SocketAddr)> {
+        let Ok(place) = &link.place else { return Vec::new() };
+        let mut candidates = Vec::new();
+        for host in &link.config.servers {
+            let addresses = match host {
+                Host::Address(address) => std::slice::from_ref(address),
+                Host::Name(name) => self.names.addresses(name),
+            };
+            for address in addresses {
+                if let Some(path) = place.resolved.path(Family::of(*address)) {
+                    candidates.push((path.address, SocketAddr::new(*address, link.config.remote_port)));
+                }
+            }
+        }
+        candidates
+    }
+
+    fn no_server(&self, link: &Link) -> String {
+        let mut known = false;
+        for host in &link.config.servers {
+            match host {
+                Host::Address(_) => known = true,
+                Host::Name(name) => match self.names.error(name) {
+                    _ if !self.names.addresses(name).is_empty() => known = true,
+                    Some(error) => return format!("the server's name '{name}' cannot be resolved: {error}"),
+                    None => return format!("resolving the server's name '{name}'"),
+                },
+            }
+        }
+        match known {
+            true => "it has no address of the server's IP version".into(),
+            false => "no server is configured".into(),
         }
     }
 }
 
-fn server_config(config: &Config) -> Option<PeerConfig> {
-    Some(PeerConfig {
-        public_key: setup::public_key(config.bond.public_key.as_ref()?),
-        preshared_key: setup::preshared_key(&config.bond.preshared_key),
-        initiator: true,
-        allowed: vec![IpPrefix::ALL_V4, IpPrefix::ALL_V6],
-        policy: Some(setup::policy(config.bond.policy)),
-        upload: None,
+/// The note of a link that is yet to be placed.
+const LOOKING: &str = "looking for its device and address";
+
+impl Link {
+    fn new(id: LinkId, config: config::Link, table: u32, now: Time) -> Self {
+        Link {
+            id,
+            config,
+            table,
+            taken_out: false,
+            place: Err(LOOKING.into()),
+            connection: None,
+            last_port: None,
+            turn: 0,
+            turned: now,
+            told: None,
+            state: None,
+            note: LOOKING.into(),
+        }
+    }
+
+    fn connect(&mut self, wanted: Result<(SocketOptions, SocketAddr), String>, driver: &mut Driver) {
+        let (options, remote) = match wanted {
+            Ok(wanted) => wanted,
+            Err(note) => {
+                self.disconnect(driver);
+                if self.note != note {
+                    log::info!("link {}: {note}", self.config.name);
+                }
+                self.note = note;
+                return;
+            }
+        };
+        self.note.clear();
+        if let Some(connection) = &mut self.connection {
+            if connection.options == options {
+                connection.remote = remote;
+                return;
+            }
+            self.disconnect(driver);
+        }
+        if options.address.port() != 0 {
+            // A link that was removed a moment ago may have had the same one.
+            driver.close_retired();
+        }
+        let opening = SocketOptions { preferred_port: self.last_port, ..options.clone() };
+        match Socket::open(opening) {
+            Ok(socket) => {
+                log::debug!("link {}: sending from {} to {remote}", self.config.name, socket.local_addr());
+                self.last_port = Some(socket.local_addr().port());
+                let socket = driver.add_socket(socket);
+                self.connection = Some(Connection { socket, options, remote });
+            }
+            Err(error) => {
+                self.note = error.to_string();
+                log::warn!("link {}: {error}", self.config.name);
+            }
+        }
+    }
+
+    fn device(&self) -> Option<&String> {
+        self.place.as_ref().ok()?.resolved.device.as_ref()
+    }
+
+    fn disconnect(&mut self, driver: &mut Driver) {
+        if let Some(connection) = self.connection.take() {
+            driver.remove_socket(connection.socket);
+        }
+    }
+
+    /// Tells the core what has changed.
+    fn tell(&mut self, peer: PeerId, driver: &mut Driver, now: Time) {
+        let path = self.connection.as_ref().map(|connection| Path {
+            socket: connection.socket,
+            local: Some(connection.options.address.ip()),
+            remote: connection.remote,
+        });
+        let wanted = mapping::link(&self.config, self.id, path, !self.taken_out);
+        if self.told.as_ref() != Some(&wanted) {
+            driver.endpoint_mut().set_link(peer, wanted.clone(), now);
+            self.told = Some(wanted);
+        }
+    }
+}
+
+/// Whether two configurations of a link lead to the same device and addresses.
+fn same_place(a: &config::Link, b: &config::Link) -> bool {
+    (&a.interface, &a.device, a.ipaddr, a.gateway, a.ip6addr, a.ip6gateway)
+        == (&b.interface, &b.device, b.ipaddr, b.gateway, b.ip6addr, b.ip6gateway)
+}
+
+/// The number of a routing table in iproute2's list of names.
+fn table_by_name(name: &str) -> Option<u32> {
+    ["/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables"]
+        .into_iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .find_map(|text| table_in(&text, name))
+}
+
+fn table_in(text: &str, name: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let number = crate::config::value::integer(words.next()?)?;
+        (words.next()? == name).then(|| u32::try_from(number).ok()).flatten()
     })
 }
 
-/// The number of a table in the system's list of names.
-fn named_table(name: &str) -> Option<u32> {
-    let text = std::fs::read_to_string("/etc/iproute2/rt_tables").ok()?;
-    text.lines().find_map(|line| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let number = words.next()?.parse().ok()?;
-        (words.next()? == name).then_some(number)
-    })
-}
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

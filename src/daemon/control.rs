@@ -1,7 +1,7 @@
 //! The control socket: one line of JSON asks, one line of JSON answers.
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub enum Command {
     Status,
     /// The last state changes.
     Events,
+    /// Addresses, routes and rules that are ours.
+    Routes,
     /// Read the configuration again.
     Reload,
     /// Do something with a link.
@@ -81,13 +83,9 @@ impl Control {
     /// Opens the socket for root alone, or for the members of `group` (name or number) too. A file that was left
     /// behind is replaced; a running daemon's is not.
     pub fn bind(path: &Path, group: Option<&str>) -> io::Result<Control> {
-        if BlockingStream::connect(path).is_ok() {
-            let message = "another daemon answers there: stop it first, or set another control_socket";
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        remove_stale(path)?;
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
         }
         let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
         let listener = UnixListener::bind(path);
@@ -131,6 +129,29 @@ pub fn ask(socket: &Path, command: &Command) -> io::Result<Value> {
     let mut reply = String::new();
     io::BufReader::new(stream.take(MAX_REPLY)).read_line(&mut reply)?;
     Ok(serde_json::from_str(&reply)?)
+}
+
+/// Removes what a daemon that was killed has left, and nothing else.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            let message = "there is a file of another kind: remove it, or set another control_socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        Ok(_) => {}
+    }
+    // Only a socket that nobody listens on refuses; a daemon that is busy has a queue.
+    match BlockingStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => {
+            let message = "another daemon answers there: stop it first, or set another control_socket";
+            Err(io::Error::new(io::ErrorKind::AddrInUse, message))
+        }
+    }
 }
 
 async fn accept(listener: UnixListener, sender: mpsc::Sender<Request>) {
@@ -212,5 +233,41 @@ mod tests {
             assert!(reply.contains("not a request"), "{reply}");
         });
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_daemon_left_is_replaced_and_other_files_are_not() {
+        let directory = std::env::temp_dir().join(format!("bonding-stale-{}", std::process::id()));
+        let path = directory.join("control.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            drop(Control::bind(&path, None).unwrap());
+            // A listener that is closed leaves its file.
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            assert!(path.exists());
+            drop(Control::bind(&path, None).unwrap());
+            assert!(!path.exists());
+            std::fs::write(&path, "precious").unwrap();
+            let refused = Control::bind(&path, None).err().map(|error| error.kind());
+            assert_eq!(refused, Some(io::ErrorKind::AlreadyExists));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        });
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_request_without_end_is_refused() {
+        let path = std::env::temp_dir().join(format!("bonding-long-{}.sock", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let _control = Control::bind(&path, None).unwrap();
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            let request = vec![b'x'; usize::try_from(MAX_REQUEST).unwrap() + 1];
+            stream.write_all(&request).await.unwrap();
+            let mut reply = Vec::new();
+            // Unread bytes make the kernel reset the connection, after the answer or instead of its end.
+            let _ = stream.read_to_end(&mut reply).await;
+            assert!(String::from_utf8_lossy(&reply).contains("not a request"));
+        });
     }
 }

@@ -1,113 +1,177 @@
-//! The server's end: listening sockets, and a peer for every router.
+//! The server's side: its sockets and the routers that may connect.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ::log::info;
+use super::mapping;
+use crate::bond::{PeerId, SocketId, Time};
+use crate::config::{self, Config};
+use crate::io::udp::OpenError;
+use crate::io::{Driver, Socket, SocketOptions};
 
-use super::setup;
-use crate::bond::{PeerConfig, PeerId};
-use crate::config::{Config, Peer};
-use crate::io::timer::now;
-use crate::io::{Driver, SocketOptions};
-use crate::net::Desired;
+struct Router {
+    id: PeerId,
+    config: config::Peer,
+}
 
-/// The server's peers.
+/// The sockets and peers of a server.
+#[derive(Default)]
 pub struct Server {
-    peers: BTreeMap<PeerId, Peer>,
+    sockets: BTreeMap<SocketAddr, SocketId>,
+    routers: Vec<Router>,
 }
 
 impl Server {
-    /// Without peers.
-    pub fn new() -> Self {
-        Server { peers: BTreeMap::new() }
+    /// Opens the sockets and introduces the peers to the core.
+    ///
+    /// # Errors
+    ///
+    /// When none of the sockets could be opened: why the first one could not.
+    pub fn new(config: &Config, driver: &mut Driver, now: Time) -> Result<Server, OpenError> {
+        let mut server = Server::default();
+        let mut failed = server.listen(config, driver);
+        if server.sockets.is_empty() && !failed.is_empty() {
+            return Err(failed.swap_remove(0));
+        }
+        for error in failed {
+            log::warn!("{error}");
+        }
+        server.take_peers(config, driver, now);
+        Ok(server)
     }
 
-    /// Opens the sockets and adds the peers.
-    pub fn start(&mut self, config: &Config, driver: &mut Driver) -> Result<(), super::Error> {
-        let configured = &config.globals.listen_addresses;
-        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        let addresses = if configured.is_empty() { &any[..] } else { &configured[..] };
-        for port in &config.globals.listen_ports {
-            let mut opened = 0;
-            for address in addresses {
-                let options = SocketOptions::new(SocketAddr::new(*address, *port));
-                match driver.open_socket(options) {
-                    Ok(_) => opened += 1,
-                    // A machine without IPv6 can serve IPv4 all the same.
-                    Err(error) if configured.is_empty() && address.is_ipv6() && opened > 0 => {
-                        info!("no IPv6 on port {port}: {error}");
-                    }
-                    Err(error) => return Err(error.into()),
+    /// Takes another configuration: adds, changes and removes what differs, and leaves the rest alone.
+    pub fn configure(&mut self, config: &Config, driver: &mut Driver, now: Time) {
+        for error in self.listen(config, driver) {
+            log::warn!("{error}");
+        }
+        self.take_peers(config, driver, now);
+    }
+
+    /// Opens what could not be opened before, because an address was not there yet; closes what is no longer wanted.
+    /// Returns what went wrong.
+    pub fn listen(&mut self, config: &Config, driver: &mut Driver) -> Vec<OpenError> {
+        let wanted = addresses(config);
+        self.sockets.retain(|address, socket| {
+            let keep = wanted.contains(address);
+            if !keep {
+                driver.remove_socket(*socket);
+            }
+            keep
+        });
+        let mut failed = Vec::new();
+        for address in wanted {
+            if self.sockets.contains_key(&address) {
+                continue;
+            }
+            match Socket::open(SocketOptions::new(address)) {
+                Ok(socket) => {
+                    log::info!("listening on {address}");
+                    self.sockets.insert(address, driver.add_socket(socket));
                 }
+                // A kernel without IPv6, when all addresses are wanted.
+                Err(OpenError::Io { source, .. })
+                    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                        && source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+                Err(error) => failed.push(error),
             }
         }
-        self.reconfigure(config, driver)
+        failed
     }
 
-    /// Adds, changes and removes peers as the configuration wants them; nobody else is disturbed.
-    pub fn reconfigure(&mut self, config: &Config, driver: &mut Driver) -> Result<(), super::Error> {
-        let at = now();
-        let gone: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(_, old)| !config.peers.iter().any(|new| new.public_key == old.public_key))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in gone {
-            driver.endpoint.remove_peer(id, at);
-            self.peers.remove(&id);
+    /// A socket can never send again: opens it anew.
+    pub fn socket_gone(&mut self, socket: SocketId, config: &Config, driver: &mut Driver) {
+        driver.remove_socket(socket);
+        self.sockets.retain(|_, id| *id != socket);
+        for error in self.listen(config, driver) {
+            log::warn!("{error}");
         }
+    }
+
+    /// The addresses that it listens on.
+    pub fn listening(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.sockets.keys()
+    }
+
+    /// Whether it listens on every address that it should.
+    pub fn is_complete(&self, config: &Config) -> bool {
+        self.sockets.len() == addresses(config).len()
+    }
+
+    /// The section's name of a peer.
+    pub fn name(&self, peer: PeerId) -> Option<&str> {
+        self.routers.iter().find(|router| router.id == peer).map(|router| router.config.name.as_str())
+    }
+
+    /// All names, by the peers' numbers.
+    pub fn names(&self) -> BTreeMap<u32, String> {
+        self.routers.iter().map(|router| (router.id.0, router.config.name.clone())).collect()
+    }
+
+    fn take_peers(&mut self, config: &Config, driver: &mut Driver, now: Time) {
+        driver.keep_apart(!config.globals.client_to_client);
+        self.routers.retain(|router| {
+            let keep = config.peers.iter().any(|peer| peer.public_key == router.config.public_key);
+            if !keep {
+                driver.endpoint_mut().remove_peer(router.id, now);
+                driver.set_ranges(router.id, &[]);
+            }
+            keep
+        });
         for peer in &config.peers {
-            let known = self.peers.iter().find(|(_, old)| old.public_key == peer.public_key);
-            match known.map(|(id, old)| (*id, old == peer)) {
-                Some((_, true)) => {}
-                Some((id, false)) => {
-                    driver.endpoint.update_peer(id, peer_config(peer), at);
-                    self.peers.insert(id, peer.clone());
+            let core = mapping::router(peer);
+            let allowed = core.allowed.clone();
+            let known = self.routers.iter_mut().find(|r| r.config.public_key == peer.public_key);
+            let id = match known {
+                Some(router) => {
+                    if router.config != *peer {
+                        driver.endpoint_mut().update_peer(router.id, core, now);
+                        router.config = peer.clone();
+                    }
+                    router.id
                 }
                 None => {
-                    let id = driver.endpoint.add_peer(peer_config(peer), at);
-                    self.peers.insert(id, peer.clone());
+                    let id = driver.endpoint_mut().add_peer(core, now);
+                    self.routers.push(Router { id, config: peer.clone() });
+                    id
                 }
-            }
+            };
+            driver.set_ranges(id, &allowed);
         }
-        Ok(())
-    }
-
-    /// The configured name of a peer.
-    pub fn name(&self, peer: PeerId) -> String {
-        self.peers.get(&peer).map_or_else(|| format!("peer {}", peer.0), |p| p.name.clone())
-    }
-
-    /// All names.
-    pub fn names(&self) -> BTreeMap<u32, String> {
-        self.peers.iter().map(|(id, peer)| (id.0, peer.name.clone())).collect()
     }
 }
 
-/// Routes to what is behind the peers.
-pub fn network(config: &Config, index: u32, desired: &mut Desired) {
-    let own =
-        |net: &crate::config::value::IpNet| config.bond.addresses.iter().any(|own| own.contains(net.address));
-    for peer in &config.peers {
-        let lans = peer.lans.iter().chain(peer.addresses.iter().filter(|net| !own(net)));
-        for net in lans {
-            desired.routes.push(setup::route(setup::destination(net), index, config.bond.metric));
-        }
-    }
-    for net in &config.bond.routes {
-        desired.routes.push(setup::route(setup::destination(net), index, config.bond.metric));
-    }
+/// The addresses that the configuration asks for.
+fn addresses(config: &Config) -> Vec<SocketAddr> {
+    let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let hosts = match config.globals.listen_addresses.as_slice() {
+        [] => all.as_slice(),
+        some => some,
+    };
+    let ports = &config.globals.listen_ports;
+    hosts.iter().flat_map(|host| ports.iter().map(|port| SocketAddr::new(*host, *port))).collect()
 }
 
-fn peer_config(peer: &Peer) -> PeerConfig {
-    PeerConfig {
-        public_key: setup::public_key(&peer.public_key),
-        preshared_key: setup::preshared_key(&peer.preshared_key),
-        initiator: false,
-        allowed: peer.addresses.iter().chain(&peer.lans).map(setup::prefix).collect(),
-        policy: None,
-        upload: peer.download.map(|rate| rate.0),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    fn listen(options: &str) -> Vec<String> {
+        let text = format!(
+            "config globals\n option role server\n{options}\nconfig interface 'bond'\n option ipaddr '10.0.0.1/24'\n"
+        );
+        let report = load(&text, "test");
+        let config = report.config.unwrap_or_else(|| panic!("{:?}", report.problems));
+        addresses(&config).iter().map(SocketAddr::to_string).collect()
+    }
+
+    #[test]
+    fn every_address_with_every_port() {
+        assert_eq!(listen(""), ["0.0.0.0:5510", "[::]:5510"]);
+        assert_eq!(
+            listen(" list listen_port 1194\n list listen_port 1195\n option listen_address 192.0.2.1"),
+            ["192.0.2.1:1194", "192.0.2.1:1195"]
+        );
     }
 }

@@ -1,228 +1,409 @@
-//! The event loop between TUN, the core and the sockets, in batches.
+//! The event loop's work: packets between the TUN device, the core and the sockets, in batches.
 //!
-//! One round reads what the sockets and TUN have, lets the core act, and sends what it gives; then the loop sleeps until
-//! something comes or the core's next deadline.
+//! ```text
+//! out:  tun → Endpoint::enqueue …  Endpoint::poll_transmit → socket
+//! in:   socket → Endpoint::handle_datagrams → tun
+//! ```
+//!
+//! [`Driver::turn`] waits until something can be done, does a bounded amount of it, and returns. It never blocks
+//! (what cannot be sent at once is dropped and counted, as any network may drop it), and never spins: what fails is left
+//! alone for a while, and deadlines that have passed are served once before it sleeps again.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use log::debug;
+use serde::Serialize;
 
-use super::timer::{Timer, now};
-use super::udp::{Ecn, RecvBatch, SendError, Socket, Transmit};
-use super::{SocketOptions, Tun};
-use crate::bond::{Endpoint, Event, Path, SocketId, Time};
+use super::timer::{self, Timer};
+use super::{Ecn, RecvBatch, SendError, Socket, Transmit, Tun};
+use crate::bond::routing::Routing;
+use crate::bond::{Endpoint, Event, IpPrefix, Path, PeerId, SocketId, Time, ip};
 
-/// Packets read from TUN in one round.
+/// Packets read from TUN in one turn, at most.
 const TUN_BATCH: usize = 64;
-/// Reads from one socket in one round.
-const SOCKET_BATCHES: usize = 4;
-/// A deadline that lies in the past is served so much later, so that the loop can never spin.
-const LEAST_SLEEP: Duration = Duration::from_micros(100);
 
-/// What the loop stopped for.
-#[derive(Debug)]
-pub enum Wake {
-    /// The core has something to tell.
-    Event(Event),
-    /// The device or address of a socket is gone; it is closed.
-    SocketGone(SocketId),
-    /// Somebody has deleted our TUN device.
-    TunGone(std::io::Error),
+/// Times that a socket is asked for a batch of datagrams in one turn, at most.
+const RECV_CALLS: usize = 4;
+
+/// Datagrams (or trains of them) sent in one turn, at most.
+const SEND_BATCH: usize = 256;
+
+/// Buffers for one call to receive.
+const RECV_BUFFERS: usize = 16;
+
+/// How long a descriptor is left alone after an error that is none of the usual ones. Short enough for a device that was
+/// set down and up again, long enough to cost nothing when it stays so.
+const REST: Duration = Duration::from_millis(50);
+
+/// How long a socket without a link receives what is still on its way: the longest round trip of a link in use.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The shortest sleep, so that a deadline which does not move costs little. Below the precision of a timer's interrupt.
+const MIN_SLEEP: Duration = Duration::from_micros(20);
+
+/// The same complaint about a socket is logged this often, at most.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The TUN device has disappeared: open another one and pass it to [`Driver::replace_tun`].
+#[derive(Debug, thiserror::Error)]
+#[error("the device '{name}' is gone: {source}")]
+pub struct TunGone {
+    /// Its name.
+    pub name: String,
+    /// What the kernel said.
+    pub source: io::Error,
 }
 
-/// Counters of the loop.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+/// What was lost between core and kernel since the start.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct IoCounters {
-    /// Datagrams that could not be sent, by reason.
+    /// Datagrams that could not be sent, by reason. Path MTU probes that do not fit the device are among them.
     pub send_errors: BTreeMap<&'static str, u64>,
-    /// Packets that TUN did not take.
+    /// Calls to receive that failed.
+    pub receive_errors: u64,
+    /// Inner packets that the TUN device did not take.
     pub tun_drops: u64,
+    /// Inner packets from one peer to another, where they are kept apart.
+    pub between_peers: u64,
 }
 
-/// The event loop's state.
+struct Slot {
+    id: SocketId,
+    socket: Socket,
+    /// The address that it is bound to; `None` if it takes packets for any.
+    bound: Option<IpAddr>,
+    rests_until: Option<Time>,
+    complained: Option<Time>,
+    /// When it is to be closed; until then it only receives.
+    retires: Option<Time>,
+}
+
+/// TUN device, core and sockets.
 pub struct Driver {
-    /// The core.
-    pub endpoint: Endpoint,
-    /// Counters.
-    pub counters: IoCounters,
+    endpoint: Endpoint,
     tun: Tun,
-    sockets: Vec<Option<Socket>>,
+    tun_rests_until: Option<Time>,
+    sockets: Vec<Slot>,
+    next_socket: SocketId,
+    gone: Vec<SocketId>,
     timer: Timer,
+    deadline: Option<Time>,
+    /// There is more to do than one turn does.
+    unfinished: bool,
+    /// Somebody has changed the core's mind from outside.
+    touched: bool,
     batch: RecvBatch,
     out: Vec<u8>,
+    /// Whose inner address is whose, where peers are kept apart.
+    apart: Option<Routing>,
+    counters: IoCounters,
 }
 
 impl Driver {
-    /// A loop over these, without sockets yet. Must be called within a tokio runtime.
-    pub fn new(endpoint: Endpoint, tun: Tun) -> std::io::Result<Driver> {
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel gives no timer.
+    pub fn new(endpoint: Endpoint, tun: Tun) -> io::Result<Driver> {
         Ok(Driver {
             endpoint,
-            counters: IoCounters::default(),
             tun,
+            tun_rests_until: None,
             sockets: Vec::new(),
+            next_socket: 0,
+            gone: Vec::new(),
             timer: Timer::new()?,
-            batch: RecvBatch::new(super::udp::BATCH_SIZE),
+            deadline: None,
+            unfinished: false,
+            touched: true,
+            batch: RecvBatch::new(RECV_BUFFERS),
             out: Vec::new(),
+            apart: None,
+            counters: IoCounters::default(),
         })
     }
 
-    /// The device.
+    /// Waits until there is something to do, and does some of it.
+    ///
+    /// Can be cancelled while it waits, which is the only time when it gives way to others.
+    ///
+    /// # Errors
+    ///
+    /// When the TUN device is gone.
+    pub async fn turn(&mut self) -> Result<(), TunGone> {
+        if self.unfinished {
+            // Signals, control requests and timers have their turn, and the readiness of all descriptors is refreshed.
+            tokio::task::yield_now().await;
+        } else {
+            poll_fn(|cx| self.poll_ready(cx)).await;
+        }
+        self.work()
+    }
+
+    /// The core, to be changed. What it wants to send then is sent in the next turn.
+    pub fn endpoint_mut(&mut self) -> &mut Endpoint {
+        self.touched = true;
+        &mut self.endpoint
+    }
+
+    /// The core.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What has happened in the core; call until `None` after each turn.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.endpoint.poll_event()
+    }
+
+    /// The TUN device.
     pub fn tun(&self) -> &Tun {
         &self.tun
     }
 
-    /// Opens a socket and gives it a name.
-    pub fn open_socket(&mut self, options: SocketOptions) -> Result<SocketId, super::udp::OpenError> {
-        let socket = Socket::open(options)?;
-        let free = self.sockets.iter().position(Option::is_none);
-        let at = free.unwrap_or_else(|| {
-            self.sockets.push(None);
-            self.sockets.len() - 1
-        });
-        if let Some(slot) = self.sockets.get_mut(at) {
-            *slot = Some(socket);
+    /// Goes on with another device.
+    pub fn replace_tun(&mut self, tun: Tun) {
+        self.tun = tun;
+        self.tun_rests_until = None;
+        self.touched = true;
+    }
+
+    /// Adds a socket and gives it the name that the core's paths use. A name comes back only after 65 535 others.
+    pub fn add_socket(&mut self, socket: Socket) -> SocketId {
+        while self.sockets.iter().any(|slot| slot.id == self.next_socket) {
+            self.next_socket = self.next_socket.wrapping_add(1);
         }
-        Ok(at as SocketId)
+        let id = self.next_socket;
+        self.next_socket = id.wrapping_add(1);
+        let bound = Some(socket.local_addr().ip()).filter(|address| !address.is_unspecified());
+        self.sockets.push(Slot { id, socket, bound, rests_until: None, complained: None, retires: None });
+        self.touched = true;
+        id
     }
 
-    /// Closes a socket and tells how it was opened.
-    pub fn close_socket(&mut self, id: SocketId) -> Option<SocketOptions> {
-        self.sockets.get_mut(usize::from(id))?.take().map(Socket::close)
+    /// Takes a socket out. The core must be told of every path that used it.
+    pub fn remove_socket(&mut self, id: SocketId) -> Option<Socket> {
+        let position = self.sockets.iter().position(|slot| slot.id == id)?;
+        Some(self.sockets.swap_remove(position).socket)
     }
 
-    /// The socket of this name.
+    /// Closes a socket after a while: what is on its way to it still arrives. Nothing is sent from it any more.
+    pub fn retire_socket(&mut self, id: SocketId) {
+        if let Some(slot) = self.sockets.iter_mut().find(|slot| slot.id == id) {
+            slot.retires = Some(timer::now() + LINGER);
+            self.touched = true;
+        }
+    }
+
+    /// Closes the sockets that wait for their end now, so that their ports are free.
+    pub fn close_retired(&mut self) {
+        self.sockets.retain(|slot| slot.retires.is_none());
+    }
+
+    /// A socket.
     pub fn socket(&self, id: SocketId) -> Option<&Socket> {
-        self.sockets.get(usize::from(id))?.as_ref()
+        self.sockets.iter().find(|slot| slot.id == id).map(|slot| &slot.socket)
     }
 
-    /// Runs until there is something that the daemon must see to.
-    pub async fn run(&mut self) -> Wake {
-        loop {
-            if let Some(wake) = self.turn() {
-                return wake;
-            }
-            poll_fn(|cx| self.poll_ready(cx)).await;
+    /// A socket whose device or address has disappeared; it can never send again.
+    pub fn poll_gone(&mut self) -> Option<SocketId> {
+        self.gone.pop()
+    }
+
+    /// Drops packets from one peer to another from now on, or no longer.
+    pub fn keep_apart(&mut self, apart: bool) {
+        if apart != self.apart.is_some() {
+            self.apart = apart.then(Routing::default);
         }
     }
 
-    /// Sends what the core has to send, now: the last packets before the end.
+    /// Tells whose inner addresses are whose; needed with [`Driver::keep_apart`] only.
+    pub fn set_ranges(&mut self, peer: PeerId, ranges: &[IpPrefix]) {
+        if let Some(routing) = &mut self.apart {
+            routing.set(peer, ranges);
+        }
+    }
+
+    /// What was lost here.
+    pub fn counters(&self) -> &IoCounters {
+        &self.counters
+    }
+
+    /// Sends what the core has to send now, as far as the sockets take it. For the goodbye at the end.
     pub fn flush(&mut self) {
-        let gone = self.transmit(now());
-        debug_assert!(gone.is_none() || !self.sockets.is_empty());
-    }
-
-    /// One round.
-    fn turn(&mut self) -> Option<Wake> {
-        let mut at = now();
-        self.read_sockets(at);
-        if let Some(error) = self.read_tun(at) {
-            return Some(Wake::TunGone(error));
-        }
-        if self.endpoint.poll_timeout().is_some_and(|due| due <= at) {
-            let (tun, counters) = (&self.tun, &mut self.counters);
-            self.endpoint.handle_timeout(at, &mut |_, packet| deliver(tun, counters, packet));
-        }
-        let gone = self.transmit(at);
-        if let Some(event) = self.endpoint.poll_event() {
-            return Some(Wake::Event(event));
-        }
-        if let Some(gone) = gone {
-            self.close_socket(gone);
-            return Some(Wake::SocketGone(gone));
-        }
-        at = now();
-        let due = self.endpoint.poll_timeout().map(|due| due.max(at + LEAST_SLEEP));
-        if let Err(error) = self.timer.set(due) {
-            debug!("timer: {error}");
-        }
-        None
-    }
-
-    fn read_sockets(&mut self, at: Time) {
-        let (tun, counters, endpoint) = (&self.tun, &mut self.counters, &mut self.endpoint);
-        for (id, socket) in self.sockets.iter().enumerate() {
-            let Some(socket) = socket else { continue };
-            let fixed = !socket.local_addr().ip().is_unspecified();
-            for _ in 0..SOCKET_BATCHES {
-                match socket.try_recv(&mut self.batch) {
-                    Ok(filled) if filled > 0 => {}
-                    _ => break,
-                }
-                for datagram in self.batch.datagrams() {
-                    let path = Path {
-                        socket: id as SocketId,
-                        local: (!fixed).then(|| datagram.local.ip()),
-                        remote: datagram.remote,
-                    };
-                    let ecn = datagram.ecn.map_or(0, |ecn| ecn as u8);
-                    let stride = datagram.payload.len();
-                    endpoint.handle_datagrams(path, ecn, datagram.payload, stride, at, &mut |_, packet| {
-                        deliver(tun, counters, packet);
-                    });
-                }
-            }
-        }
-    }
-
-    fn read_tun(&mut self, at: Time) -> Option<std::io::Error> {
-        for _ in 0..TUN_BATCH {
-            if !self.endpoint.wants_tun() {
-                break;
-            }
-            let mut packet = self.endpoint.buffer();
-            match self.tun.try_read(packet.spare_mut()) {
-                Ok(length) if length > 0 => {
-                    packet.set_len(length);
-                    self.endpoint.enqueue(packet, at);
-                }
-                result => {
-                    self.endpoint.recycle(packet);
-                    return result.err().filter(|error| error.kind() != std::io::ErrorKind::WouldBlock);
-                }
-            }
-        }
-        None
-    }
-
-    /// Sends all there is. Returns a socket that can send no more.
-    fn transmit(&mut self, at: Time) -> Option<SocketId> {
-        let mut gone = None;
-        while let Some(transmit) = self.endpoint.poll_transmit(at, &mut self.out) {
-            let id = transmit.path.socket;
-            let Some(Some(socket)) = self.sockets.get(usize::from(id)) else { continue };
-            let datagrams = Transmit {
-                destination: transmit.path.remote,
-                source: transmit.path.local,
-                ecn: Ecn::from_bits(transmit.ecn),
-                contents: &self.out,
-                segment_size: (self.out.len() > transmit.segment_size).then_some(transmit.segment_size),
-            };
-            if let Err(error) = socket.try_send(&datagrams) {
-                if error.needs_reopen() {
-                    gone = Some(id);
-                }
-                *self.counters.send_errors.entry(name(&error)).or_insert(0) += 1;
-            }
-        }
-        gone
+        self.transmit(timer::now(), 16 * SEND_BATCH);
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut ready = self.timer.poll_expired(cx).is_ready();
-        ready |= self.endpoint.wants_tun() && self.tun.poll_readable(cx).is_ready();
-        for socket in self.sockets.iter().flatten() {
-            ready |= socket.poll_readable(cx).is_ready();
+        if self.touched {
+            return Poll::Ready(());
         }
-        if ready { Poll::Ready(()) } else { Poll::Pending }
+        if let Err(error) = self.timer.set(self.deadline) {
+            log::error!("the timer cannot be set: {error}");
+        }
+        // An error is found again, and dealt with, by whoever then reads.
+        if self.timer.poll_expired(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if self.tun_rests_until.is_none()
+            && self.endpoint.wants_tun()
+            && self.tun.poll_readable(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        for slot in &self.sockets {
+            if slot.rests_until.is_none() && slot.socket.poll_readable(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+
+    fn work(&mut self) -> Result<(), TunGone> {
+        self.touched = false;
+        self.unfinished = false;
+        self.read_tun(timer::now())?;
+        self.read_sockets(timer::now());
+        let now = timer::now();
+        if self.endpoint.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            let mut deliver = deliver(&self.tun, self.apart.as_ref(), &mut self.counters);
+            self.endpoint.handle_timeout(now, &mut deliver);
+        }
+        self.transmit(now, SEND_BATCH);
+        self.sockets.retain(|slot| slot.retires.is_none_or(|at| at > now));
+
+        let sockets = self.sockets.iter().flat_map(|slot| [slot.rests_until, slot.retires]);
+        let core = self.endpoint.poll_timeout().map(|deadline| deadline.max(now + MIN_SLEEP));
+        self.deadline = sockets.flatten().chain(self.tun_rests_until).chain(core).min();
+        Ok(())
+    }
+
+    fn read_tun(&mut self, now: Time) -> Result<(), TunGone> {
+        if self.tun_rests_until.is_some_and(|until| until > now) {
+            return Ok(());
+        }
+        self.tun_rests_until = None;
+        for _ in 0..TUN_BATCH {
+            if !self.endpoint.wants_tun() {
+                return Ok(());
+            }
+            let mut packet = self.endpoint.buffer();
+            let error = match self.tun.try_read(packet.spare_mut()) {
+                Ok(len) => {
+                    packet.set_len(len);
+                    self.endpoint.enqueue(packet, now);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            self.endpoint.recycle(packet);
+            return match error.raw_os_error() {
+                _ if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                Some(libc::EBADFD) => Err(TunGone { name: self.tun.name().to_owned(), source: error }),
+                _ => {
+                    // `EIO`: somebody has set the device down. There is no event for "up again" on the descriptor.
+                    self.tun_rests_until = Some(now + REST);
+                    Ok(())
+                }
+            };
+        }
+        self.unfinished = true;
+        Ok(())
+    }
+
+    fn read_sockets(&mut self, now: Time) {
+        let mut deliver = deliver(&self.tun, self.apart.as_ref(), &mut self.counters);
+        let mut failed = 0;
+        for slot in &mut self.sockets {
+            if slot.rests_until.is_some_and(|until| until > now) {
+                continue;
+            }
+            slot.rests_until = None;
+            let mut drained = false;
+            for _ in 0..RECV_CALLS {
+                match slot.socket.try_recv(&mut self.batch) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        drained = true;
+                        break;
+                    }
+                    Err(_) => {
+                        failed += 1;
+                        slot.rests_until = Some(now + REST);
+                        drained = true;
+                        break;
+                    }
+                }
+                for datagram in self.batch.datagrams() {
+                    let local = slot
+                        .bound
+                        .or_else(|| Some(datagram.local.ip()).filter(|address| !address.is_unspecified()));
+                    let path = Path { socket: slot.id, local, remote: datagram.remote };
+                    let ecn = datagram.ecn.map_or(0, |codepoint| codepoint as u8);
+                    let len = datagram.payload.len();
+                    self.endpoint.handle_datagrams(path, ecn, datagram.payload, len, now, &mut deliver);
+                }
+            }
+            self.unfinished |= !drained;
+        }
+        drop(deliver);
+        self.counters.receive_errors += failed;
+    }
+
+    fn transmit(&mut self, now: Time, limit: usize) {
+        for _ in 0..limit {
+            let Some(transmit) = self.endpoint.poll_transmit(now, &mut self.out) else { return };
+            let serves = |slot: &&mut Slot| slot.id == transmit.path.socket && slot.retires.is_none();
+            let Some(slot) = self.sockets.iter_mut().find(serves) else {
+                // Closed since the core was told of it.
+                *self.counters.send_errors.entry("socket closed").or_insert(0) += 1;
+                continue;
+            };
+            let datagrams = Transmit {
+                destination: transmit.path.remote,
+                source: if slot.bound.is_some() { None } else { transmit.path.local },
+                ecn: Ecn::from_bits(transmit.ecn),
+                contents: &self.out,
+                segment_size: (transmit.segment_size < self.out.len()).then_some(transmit.segment_size),
+            };
+            let Err(error) = slot.socket.try_send(&datagrams) else { continue };
+            *self.counters.send_errors.entry(name(&error)).or_insert(0) += 1;
+            if error.needs_reopen() && !self.gone.contains(&slot.id) {
+                self.gone.push(slot.id);
+            }
+            let usual =
+                matches!(error, SendError::WouldBlock | SendError::NoBuffers(_) | SendError::TooLarge);
+            if !usual && slot.complained.is_none_or(|last| now.since(last) >= COMPLAINT_INTERVAL) {
+                slot.complained = Some(now);
+                log::info!("sending to {}: {error}", transmit.path.remote);
+            }
+        }
+        self.unfinished = true;
     }
 }
 
-fn deliver(tun: &Tun, counters: &mut IoCounters, packet: &[u8]) {
-    if tun.try_write(packet).is_err() {
-        counters.tun_drops += 1;
+/// Takes inner packets from the core to the TUN device.
+fn deliver<'a>(
+    tun: &'a Tun,
+    apart: Option<&'a Routing>,
+    counters: &'a mut IoCounters,
+) -> impl FnMut(PeerId, &[u8]) + use<'a> {
+    move |from, packet| {
+        if let Some(routing) = apart {
+            let to = ip::destination(packet).and_then(|destination| routing.lookup(destination));
+            if to.is_some_and(|to| to != from) {
+                counters.between_peers += 1;
+                return;
+            }
+        }
+        if tun.try_write(packet).is_err() {
+            counters.tun_drops += 1;
+        }
     }
 }
 

@@ -9,6 +9,6 @@ pub mod timer;
 pub mod tun;
 pub mod udp;
 
-pub use driver::{Driver, IoCounters, Wake};
+pub use driver::{Driver, IoCounters, TunGone};
 pub use tun::{Tun, TunKind, TunOptions};
 pub use udp::{Datagram, Ecn, RecvBatch, SendError, Socket, SocketOptions, Transmit};

@@ -84,6 +84,8 @@ impl Error {
 #[derive(Clone, Debug)]
 pub struct Netlink {
     connection: Arc<Mutex<Connection>>,
+    // The kernel serves one dump a socket at a time and refuses a second one with EBUSY.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -115,7 +117,7 @@ impl Connection {
 impl Netlink {
     /// Opens a connection. Must be called within a tokio runtime.
     pub fn open() -> Result<Netlink, Error> {
-        Ok(Netlink { connection: Arc::new(Mutex::new(Connection::open()?)) })
+        Ok(Netlink { connection: Arc::new(Mutex::new(Connection::open()?)), turn: Arc::default() })
     }
 
     /// Sends a request and waits for its acknowledgement. `action` says in words what is being done.
@@ -210,6 +212,7 @@ impl Netlink {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = flags;
         let work = async {
+            let _turn = self.turn.lock().await;
             let mut handle = self.handle()?;
             let mut answers = handle.request(request).map_err(|_| Error::Closed(action()))?;
             while let Some(answer) = answers.next().await {

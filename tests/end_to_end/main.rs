@@ -1,6 +1,11 @@
 //! The real binary between network namespaces, over emulated lines. Needs root; without it every test says that it
 //! skips.
 
+mod failure;
+mod mtu;
+mod rekey;
+mod routing;
+mod security;
 mod throughput;
 
 use lab::bond::Setup;

@@ -1,28 +1,59 @@
 //! One connection gets the sum of the lines.
 
-use lab::bond::Bond;
+use std::time::Duration;
+
+use lab::bond::{Bond, Setup};
 use lab::scenario::Scenario;
 use lab::topology::{Plan, Topology};
-use lab::traffic::{Echo, Tcp};
+use lab::traffic::Tcp;
 
 use crate::{network, setup};
 
+const WARM_UP: Duration = Duration::from_secs(3);
+const TRANSFER: u64 = 8;
+
+/// Payload bit/s through the bond, down and up, over sym2.
+fn rates(test: &str, setup: &Setup, streams: usize) -> Option<[u64; 2]> {
+    let network = network(test, Plan::new(Scenario::sym2()))?;
+    let _bond = Bond::start(&network, setup).expect("the bond comes up");
+    let transfer = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(TRANSFER).streams(streams);
+    let down = transfer.clone().run().expect("a download").goodput_after(WARM_UP);
+    let up = transfer.upload().run().expect("an upload").goodput_after(WARM_UP);
+    println!("{test}: {:.1} Mbit/s down, {:.2} up", down as f64 / 1e6, up as f64 / 1e6);
+    Some([down, up])
+}
+
+/// At least `percent` of both lines together.
+fn reaches(test: &str, policy: &str, streams: usize, percent: u64) {
+    let Some([down, up]) = rates(test, &setup().policy(policy), streams) else { return };
+    let scenario = Scenario::sym2();
+    assert!(down >= scenario.down_rate() * percent / 100, "{down} bit/s down");
+    assert!(up >= scenario.up_rate() * percent / 100, "{up} bit/s up");
+}
+
 #[test]
 fn one_stream_gets_the_sum_of_the_lines_both_ways() {
-    let Some(network) = network("one_stream", Plan::new(Scenario::sym2())) else { return };
-    let bond = Bond::start(&network, &setup()).expect("the bond");
-    let ping = Echo::new(&network.lan, Topology::INET_V4).count(10).ping().expect("ping");
-    eprintln!("{ping:?}");
-    let down =
-        Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(10).run().expect("a download");
-    eprintln!("down {} kbit/s {:?}", down.goodput / 1000, down.intervals);
-    let up = Tcp::new(&network.lan, &network.inet, Topology::INET_V4)
-        .upload()
-        .seconds(10)
-        .run()
-        .expect("an upload");
-    eprintln!("up {} kbit/s {:?}", up.goodput / 1000, up.intervals);
-    eprintln!("{}", bond.command(lab::bond::End::Client, &["status"]).unwrap());
-    assert!(down.goodput >= network.plan.scenario.down_rate() * 85 / 100);
-    assert!(up.goodput >= network.plan.scenario.up_rate() * 85 / 100);
+    reaches("adaptive", "adaptive", 1, 85);
+}
+
+#[test]
+fn one_stream_gets_the_sum_with_weights() {
+    reaches("weighted", "weighted", 1, 85);
+}
+
+#[test]
+fn one_stream_gets_the_sum_in_turns() {
+    reaches("round-robin", "round-robin", 1, 85);
+}
+
+#[test]
+fn eight_streams_get_the_sum_when_each_stays_on_a_link() {
+    reaches("flow", "flow", 8, 85);
+}
+
+#[test]
+fn one_link_at_a_time_and_copies_on_all_get_one_line() {
+    // 42 % of two equal lines are 84 % of one.
+    reaches("active-backup", "active-backup", 1, 42);
+    reaches("redundant", "redundant", 1, 42);
 }

@@ -1,0 +1,36 @@
+# bonding: build, try, test. Needs a Rust toolchain and a C linker; the demo and the end-to-end tests need root, or a
+# user namespace in which /dev/net/tun can be opened.
+
+CARGO ?= cargo
+
+.PHONY: help build demo test lint clean
+
+help:
+	@echo 'make build   the program: target/release/bonding'
+	@echo 'make demo    two emulated ADSL lines joined into one, to look at (about a minute and a half)'
+	@echo 'make test    every test; those over real network namespaces need root'
+	@echo 'make lint    formatting and lints'
+	@echo 'make clean   remove what was built'
+
+build:
+	$(CARGO) build --release
+
+demo:
+	$(CARGO) build --release --bin bonding
+	$(CARGO) build --release --package lab --bin demo
+	@target/release/demo target/release/bonding
+
+# Quick tests first. The end-to-end tests measure rates: two at a time leave the emulated lines enough of two cores.
+test:
+	$(CARGO) test --release --workspace --lib --bins
+	$(CARGO) test --release --doc --workspace
+	$(CARGO) test --release --test config_errors --test simulation
+	$(CARGO) test --release --package lab --test '*' -- --test-threads=2
+	$(CARGO) test --release --test end_to_end -- --test-threads=2
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+
+clean:
+	$(CARGO) clean

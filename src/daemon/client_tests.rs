@@ -1,0 +1,154 @@
+use super::*;
+use crate::config::load;
+use crate::net::netifd;
+
+const KEY: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
+
+fn read(interface: &str, links: &str) -> Config {
+    let text = format!(
+        "config interface 'bond'\n option ipaddr '10.0.0.2/24'\n option public_key '{KEY}'\n \
+         option default_route 1\n{interface}\n{links}"
+    );
+    let report = load(&text, "test");
+    report.config.unwrap_or_else(|| panic!("{:?}", report.problems))
+}
+
+/// A client whose core nobody asks: links are placed and sockets planned, none is opened.
+fn client(config: &Config) -> Client {
+    let mut client = Client {
+        peer: PeerId(0),
+        identity: Identity::of(config),
+        links: Vec::new(),
+        next_id: 0,
+        names: Names::default(),
+        up: false,
+    };
+    for (id, link) in (0..).zip(&config.links) {
+        client.links.push(Link::new(id, link.clone(), 5_000 + u32::from(id), Time::ZERO));
+    }
+    client.names.retain(["vpn.example".to_owned()].into_iter());
+    client
+}
+
+fn at(device: &str, addresses: &[&str]) -> Placing {
+    let path = |address: &&str| netifd::Path {
+        address: address.parse().unwrap(),
+        prefix_len: 24,
+        gateway: Some(if address.contains(':') { "fe80::1" } else { "192.168.0.1" }.parse().unwrap()),
+    };
+    let resolved =
+        Resolved { up: true, device: Some(device.to_owned()), paths: addresses.iter().map(path).collect() };
+    Placing::At(Place { resolved, index: u32::from(device.as_bytes().last().copied().unwrap_or(0)) })
+}
+
+fn wanted(client: &Client, name: &str) -> Result<(SocketOptions, SocketAddr), String> {
+    client.wanted(client.links.iter().find(|link| link.config.name == name).unwrap())
+}
+
+const TWO: &str = "config link 'a'\n option interface wan\nconfig link 'b'\n option interface wanb\n";
+
+#[test]
+fn a_link_sends_from_its_own_address_device_and_mark() {
+    let config = read(" option server 203.0.113.1\n option remote_port 4000", TWO);
+    let mut client = client(&config);
+    assert!(client.set_place("a", at("eth0", &["192.168.0.2"])));
+    assert!(client.set_place("b", at("eth1", &["192.168.7.2"])));
+    let (options, remote) = wanted(&client, "a").unwrap();
+    assert_eq!(options.address.to_string(), "192.168.0.2:0");
+    assert_eq!(options.device.as_deref(), Some("eth0"));
+    assert_eq!(options.mark, Some(config.links[0].mark.value));
+    assert_eq!(remote.to_string(), "203.0.113.1:4000");
+    assert_ne!(wanted(&client, "b").unwrap().0.mark, options.mark);
+}
+
+#[test]
+fn links_that_share_a_device_are_told_apart_by_their_marks_alone() {
+    let config = read(" option server 203.0.113.1", TWO);
+    let mut client = client(&config);
+    client.set_place("a", at("eth0", &["192.168.0.2"]));
+    client.set_place("b", at("eth0", &["192.168.0.2"]));
+    for name in ["a", "b"] {
+        assert_eq!(wanted(&client, name).unwrap().0.device, None);
+    }
+}
+
+#[test]
+fn a_link_that_cannot_send_says_why() {
+    let config = read(" option server vpn.example", TWO);
+    let mut client = client(&config);
+    let why = |client: &Client| wanted(client, "a").unwrap_err();
+    assert_eq!(why(&client), LOOKING);
+    client.set_place("a", Placing::Nowhere("netifd has no interface 'wan'".into()));
+    assert_eq!(why(&client), "netifd has no interface 'wan'");
+    client.set_place("a", at("eth0", &[]));
+    assert_eq!(why(&client), "device 'eth0' has no address");
+    client.set_place("a", at("eth0", &["192.168.0.2"]));
+    assert_eq!(why(&client), "resolving the server's name 'vpn.example'");
+    client.names.due(false, Time::ZERO);
+    client.names.answer("vpn.example", Err(std::io::Error::other("no such host")), Time::ZERO);
+    assert_eq!(why(&client), "the server's name 'vpn.example' cannot be resolved: no such host");
+    client.names.answer("vpn.example", Ok(vec!["2001:db8::1".parse().unwrap()]), Time::ZERO);
+    assert_eq!(why(&client), "it has no address of the server's IP version");
+    client.set_place("a", at("eth0", &["192.168.0.2", "2001:db8:7::2"]));
+    assert_eq!(wanted(&client, "a").unwrap().1.to_string(), "[2001:db8::1]:5510");
+}
+
+#[test]
+fn who_cannot_tell_where_a_link_is_takes_nothing_away() {
+    let config = read(" option server 203.0.113.1", TWO);
+    let mut client = client(&config);
+    client.set_place("a", at("eth0", &["192.168.0.2"]));
+    assert!(!client.set_place("a", Placing::NotAnswered("ubus hangs".into())));
+    assert!(wanted(&client, "a").is_ok());
+    assert!(client.set_place("b", Placing::NotAnswered("ubus hangs".into())));
+    assert_eq!(wanted(&client, "b").unwrap_err(), "ubus hangs");
+}
+
+#[test]
+fn a_silent_link_tries_the_servers_next_address() {
+    let config = read(" list server 203.0.113.1\n list server 203.0.113.2", TWO);
+    let mut client = client(&config);
+    client.set_place("a", at("eth0", &["192.168.0.2"]));
+    let remote = |client: &Client| wanted(client, "a").unwrap().1.ip().to_string();
+    let seconds = |s: u64| Time::from_millis(s * 1_000);
+    assert!(!client.tick(seconds(9)));
+    assert_eq!(remote(&client), "203.0.113.1");
+    assert!(client.tick(seconds(10)));
+    assert_eq!(remote(&client), "203.0.113.2");
+    client.set_state(0, LinkState::Up);
+    assert!(!client.tick(seconds(100)), "what works is left alone");
+    client.set_state(0, LinkState::Down);
+    assert!(!client.tick(seconds(105)));
+    assert!(client.tick(seconds(110)));
+    assert_eq!(remote(&client), "203.0.113.1");
+}
+
+#[test]
+fn the_default_route_goes_to_the_bond_or_else_to_the_active_link() {
+    let config = read(
+        " option server 203.0.113.1",
+        &TWO.replace("interface wanb", "interface wanb\n option active 1"),
+    );
+    let mut client = client(&config);
+    assert_eq!(client.default_route(&config), DefaultRoute::Untouched, "no link has a place yet");
+    client.set_place("a", at("eth0", &["192.168.0.2"]));
+    let index = |client: &Client| match client.default_route(&config) {
+        DefaultRoute::Link { index, v4: Some(Some(_)), v6: None } => index,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(index(&client), u32::from(b'0'));
+    client.set_place("b", at("eth1", &["192.168.7.2"]));
+    assert_eq!(index(&client), u32::from(b'1'));
+    client.set_up(true);
+    assert_eq!(client.default_route(&config), DefaultRoute::Bond);
+    let without = read(" option server 203.0.113.1\n option default_route 0", TWO);
+    assert_eq!(client.default_route(&without), DefaultRoute::Untouched);
+}
+
+#[test]
+fn names_of_routing_tables() {
+    let text = "# reserved\n255\tlocal\n0x64 link0 # the first\n101  link1\nnonsense\n";
+    assert_eq!(table_in(text, "link0"), Some(100));
+    assert_eq!(table_in(text, "link1"), Some(101));
+    assert_eq!(table_in(text, "link2"), None);
+}

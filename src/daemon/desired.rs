@@ -1,0 +1,182 @@
+//! From the configuration, and where the links are now, to the addresses, routes and rules that shall be.
+//!
+//! The default route through the bond is neither put beside the routes of others in the main table, where the lower
+//! metric would win, nor does it replace one. It lies in a table of its own that is asked after all routes of the main
+//! table except its default route:
+//!
+//! | priority | rule |
+//! | --- | --- |
+//! | `rule_priority` + 0 … 299 | the links' own ([`crate::net::source`]) |
+//! | `rule_priority` + 300 | `lookup main suppress_prefixlength 0` |
+//! | `rule_priority` + 301 | `lookup TABLE` |
+//!
+//! So whatever the device's end takes with it, what is left is what was before. While the bond is down, the same table
+//! holds the default route of the link that is to carry it instead.
+
+use std::net::IpAddr;
+
+use crate::config::value::IpNet;
+use crate::config::{self, Config, MAX_LINKS};
+use crate::net::routes::MAIN;
+use crate::net::source::{LinkPath, source_routing};
+use crate::net::state::{LinkSettings, default_through};
+use crate::net::{Address, Desired, Family, Mark, Ownership, Prefix, Route, Rule, Target};
+
+/// Priorities that the links' rules take, see [`source_routing`].
+const LINK_PRIORITIES: u32 = 300;
+
+/// Our TUN device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Index of the interface.
+    pub index: u32,
+    /// Its MTU, in bytes.
+    pub mtu: u16,
+}
+
+/// Who carries what the main table would send by its default route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultRoute {
+    /// The main table decides.
+    #[default]
+    Untouched,
+    /// The bond.
+    Bond,
+    /// One link, because the bond is down.
+    Link {
+        /// Its interface.
+        index: u32,
+        /// Its IPv4 gateway, if it has an IPv4 address: `None` inside on a point-to-point interface.
+        v4: Option<Option<IpAddr>>,
+        /// The same for IPv6.
+        v6: Option<Option<IpAddr>>,
+    },
+}
+
+/// How we know what is ours.
+pub fn ownership(config: &Config) -> Ownership {
+    let globals = &config.globals;
+    Ownership {
+        protocol: globals.route_protocol,
+        tables: globals.table_base..=default_table(config),
+        priorities: globals.rule_priority..=globals.rule_priority.saturating_add(LINK_PRIORITIES + 1),
+    }
+}
+
+/// The table of the default route: the next one after those of the links.
+pub fn default_table(config: &Config) -> u32 {
+    let links = u32::try_from(MAX_LINKS).unwrap_or(u32::MAX);
+    config.globals.table_base.saturating_add(links)
+}
+
+/// What a server wants.
+pub fn server(config: &Config, tunnel: Tunnel) -> Desired {
+    let mut desired = device(config, tunnel);
+    let nets = config.peers.iter().flat_map(|peer| peer.addresses.iter().chain(&peer.lans));
+    add_routes(config, tunnel, nets.copied(), &mut desired);
+    add_routes(config, tunnel, config.bond.routes.iter().copied(), &mut desired);
+    desired
+}
+
+/// What a client wants, and the interfaces (indices) whose reverse path filter must not be strict.
+pub fn client(
+    config: &Config,
+    tunnel: Tunnel,
+    paths: &[LinkPath],
+    default: DefaultRoute,
+) -> (Desired, Vec<u32>) {
+    let mut desired = device(config, tunnel);
+    let remote = config.bond.remote_addresses.iter().map(|address| IpNet::host(*address));
+    add_routes(config, tunnel, remote, &mut desired);
+    add_routes(config, tunnel, config.bond.routes.iter().copied(), &mut desired);
+
+    let sources = source_routing(paths, config.globals.rule_priority);
+    desired.routes.extend(sources.routes);
+    desired.rules.extend(sources.rules);
+    add_default_route(config, tunnel, default, &mut desired);
+    (desired, sources.loose_rp_filter)
+}
+
+/// The mark of a link's packets.
+pub fn mark(link: &config::Link) -> Mark {
+    Mark { value: link.mark.value, mask: link.mark.mask }
+}
+
+fn device(config: &Config, tunnel: Tunnel) -> Desired {
+    let addresses = config.bond.addresses.iter().map(|net| Address {
+        index: tunnel.index,
+        address: net.address,
+        prefix_len: net.prefix,
+        peer: None,
+    });
+    Desired {
+        links: vec![LinkSettings { index: tunnel.index, up: Some(true), mtu: Some(tunnel.mtu.into()) }],
+        addresses: addresses.collect(),
+        ..Desired::default()
+    }
+}
+
+/// Routes into the bond, except where the device's own network leads there already.
+fn add_routes(config: &Config, tunnel: Tunnel, nets: impl Iterator<Item = IpNet>, desired: &mut Desired) {
+    for net in nets {
+        let covered = |own: &IpNet| own.prefix <= net.prefix && own.contains(net.address);
+        if config.bond.addresses.iter().any(covered) {
+            continue;
+        }
+        let route = Route {
+            destination: Prefix::new(net.address, net.prefix),
+            table: MAIN,
+            metric: config.bond.metric.unwrap_or(0),
+            target: Target::Device { index: tunnel.index, gateway: None, source: None },
+        };
+        if !desired.routes.contains(&route) {
+            desired.routes.push(route);
+        }
+    }
+}
+
+fn add_default_route(config: &Config, tunnel: Tunnel, default: DefaultRoute, desired: &mut Desired) {
+    for family in Family::ALL {
+        let inside = config.bond.addresses.iter().any(|net| Family::of(net.address) == family);
+        let target = match default {
+            DefaultRoute::Bond if inside => {
+                Target::Device { index: tunnel.index, gateway: None, source: None }
+            }
+            DefaultRoute::Link { index, v4, v6 } if inside => {
+                let Some(gateway) = (match family {
+                    Family::V4 => v4,
+                    Family::V6 => v6,
+                }) else {
+                    continue;
+                };
+                Target::Device { index, gateway, source: None }
+            }
+            _ => continue,
+        };
+        // A metric asks for a route among the others'.
+        if let Some(metric) = config.bond.metric {
+            if default == DefaultRoute::Bond {
+                desired.routes.push(default_through(tunnel.index, family, MAIN, metric));
+            }
+            continue;
+        }
+        let table = default_table(config);
+        desired.routes.push(Route { destination: Prefix::default_route(family), table, metric: 0, target });
+        let first = config.globals.rule_priority.saturating_add(LINK_PRIORITIES);
+        let rule = Rule {
+            family,
+            priority: first,
+            source: None,
+            destination: None,
+            mark: None,
+            table: MAIN,
+            suppress_prefix_len: Some(0),
+        };
+        desired.rules.push(rule.clone());
+        desired.rules.push(Rule { priority: first + 1, table, suppress_prefix_len: None, ..rule });
+    }
+}
+
+#[cfg(test)]
+#[path = "desired_tests.rs"]
+mod tests;

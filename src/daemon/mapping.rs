@@ -1,0 +1,115 @@
+//! From the configuration's terms to the core's.
+
+use std::time::Duration;
+
+use crate::bond::cipher::{Cipher, CipherList, CipherPolicy, has_aes_instructions};
+use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::bond::{EndpointConfig, IpPrefix, LinkConfig, LinkId, Path, PeerConfig, Policy};
+use crate::config::key::Secret;
+use crate::config::value::{IpNet, Rate};
+use crate::config::{self, Config};
+
+/// How often idle links are probed where no link says otherwise.
+const KEEPALIVE: Duration = Duration::from_millis(1_500);
+
+/// Settings of the endpoint.
+pub fn endpoint(config: &Config, key: &Secret) -> EndpointConfig {
+    EndpointConfig {
+        private_key: PrivateKey::from_bytes(*key.as_bytes()),
+        cipher: cipher(config.globals.cipher),
+        aes_hardware: has_aes_instructions(),
+        rekey_interval: config.globals.rekey_interval,
+        keepalive: config.links.iter().map(|link| link.keepalive).min().unwrap_or(KEEPALIVE),
+    }
+}
+
+/// Which ciphers are allowed.
+pub fn cipher(cipher: config::Cipher) -> CipherPolicy {
+    let only = |cipher| CipherPolicy::Only(CipherList::new([cipher]));
+    match cipher {
+        config::Cipher::Auto => CipherPolicy::Auto,
+        config::Cipher::Aes256Gcm => only(Cipher::Aes256Gcm),
+        config::Cipher::Aes128Gcm => only(Cipher::Aes128Gcm),
+        config::Cipher::ChaCha20Poly1305 => only(Cipher::ChaCha20Poly1305),
+        config::Cipher::None => only(Cipher::None),
+    }
+}
+
+/// How packets are spread.
+pub fn policy(policy: config::Policy) -> Policy {
+    match policy {
+        config::Policy::Adaptive => Policy::Adaptive,
+        config::Policy::Weighted => Policy::Weighted,
+        config::Policy::RoundRobin => Policy::RoundRobin,
+        config::Policy::Flow => Policy::Flow,
+        config::Policy::ActiveBackup => Policy::ActiveBackup,
+        config::Policy::Redundant => Policy::Redundant,
+    }
+}
+
+/// The client's view of the server; `None` while the configuration has no key of it.
+pub fn server(config: &Config) -> Option<PeerConfig> {
+    let public_key = config.bond.public_key?;
+    Some(PeerConfig {
+        public_key: PublicKey::from_bytes(*public_key.as_bytes()),
+        preshared_key: config.bond.preshared_key.as_ref().map(preshared_key),
+        initiator: true,
+        // The kernel's routes decide what enters the device, and its firewall what leaves it.
+        allowed: vec![IpPrefix::ALL_V4, IpPrefix::ALL_V6],
+        policy: Some(policy(config.bond.policy)),
+        upload: None,
+    })
+}
+
+/// The server's view of a router.
+///
+/// A policy other than the default is the server's own choice; with the default the router's choice counts for both
+/// directions, so that it has to be made in one place only.
+pub fn router(peer: &config::Peer) -> PeerConfig {
+    PeerConfig {
+        public_key: PublicKey::from_bytes(*peer.public_key.as_bytes()),
+        preshared_key: peer.preshared_key.as_ref().map(preshared_key),
+        initiator: false,
+        allowed: peer.addresses.iter().chain(&peer.lans).map(prefix).collect(),
+        policy: (peer.policy != config::Policy::Adaptive).then(|| policy(peer.policy)),
+        upload: peer.download.map(bits),
+    }
+}
+
+/// A link of the client. `path` is `None` while it has no address or no server; `enabled` is what the user wants of it
+/// now.
+pub fn link(link: &config::Link, id: LinkId, path: Option<Path>, enabled: bool) -> LinkConfig {
+    LinkConfig {
+        id,
+        name: link.name.clone(),
+        path,
+        enabled,
+        upload: link.upload.map(bits),
+        download: link.download.map(bits),
+        priority: link.priority,
+        weight: link.weight.unwrap_or_else(|| weight_of(link)),
+        mtu: link.mtu,
+    }
+}
+
+/// Without a weight, the configured rate counts, in units of 100 kbit/s.
+fn weight_of(link: &config::Link) -> u32 {
+    link.upload.map_or(1, |rate| u32::try_from(rate.0 / 100_000).unwrap_or(u32::MAX).clamp(1, 10_000))
+}
+
+/// A network.
+pub fn prefix(net: &IpNet) -> IpPrefix {
+    IpPrefix { addr: net.network(), len: net.prefix }
+}
+
+fn bits(rate: Rate) -> u64 {
+    rate.0
+}
+
+fn preshared_key(secret: &Secret) -> PresharedKey {
+    PresharedKey::from_bytes(*secret.as_bytes())
+}
+
+#[cfg(test)]
+#[path = "mapping_tests.rs"]
+mod tests;

@@ -1,0 +1,656 @@
+//! The running service: one loop that serves packets, signals, people and the network.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use nix::net::if_::if_nametoindex;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+
+use super::client::{Client, Place, Placing};
+use super::control::{Command, Control, LinkAction, Request};
+use super::desired::{self, Tunnel};
+use super::events::{Events, unix_ms};
+use super::network::{Network, Progress, Wanted};
+use super::reload::{self, Outcome};
+use super::server::Server;
+use super::start::{Options, StartError};
+use super::status::{self, LinkPlace, Status};
+use super::{mapping, places};
+use crate::bond::{Endpoint, Event, LinkState, PeerId, Time};
+use crate::config::key::Secret;
+use crate::config::{self, Cipher, Config, Mode, Role};
+use crate::io::timer::now;
+use crate::io::{Driver, Tun, TunOptions};
+use crate::net::netifd::{ResolveError, Resolved};
+use crate::net::{Netlink, Reconciler, Watch};
+
+/// The device's MTU until the links' are known: what fits 1500 bytes on the line. Longer packets than a link carries are
+/// split by the core.
+const FIRST_MTU: u16 = 1_440;
+
+/// The start waits so long for netifd and the kernel to tell where the links are.
+const PLACE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A link without a place is looked for this often, beside every change of the network.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// A client of the control socket waits so long for the list of our routes.
+const LIST_DEADLINE: Duration = Duration::from_secs(4);
+
+/// What a client calls its only peer.
+const SERVER: &str = "server";
+
+/// Messages from tasks that wait for the loop.
+const INBOX: usize = 256;
+
+/// What other tasks tell the loop.
+enum Message {
+    Placed(String, Placing),
+    Named(String, io::Result<Vec<std::net::IpAddr>>),
+}
+
+// The client is large, and there is one of the two only.
+#[allow(clippy::large_enum_variant)]
+enum Side {
+    Client(Client),
+    Server(Server),
+}
+
+/// The service.
+pub struct Daemon {
+    config: Config,
+    options: Options,
+    side: Side,
+    driver: Driver,
+    network: Network,
+    netlink: Netlink,
+    tunnel: Tunnel,
+    /// What each peer's links carry.
+    peer_mtus: BTreeMap<PeerId, u16>,
+    control: Control,
+    events: Events,
+    reload: Option<Outcome>,
+    started: Time,
+    inbox: mpsc::Receiver<Message>,
+    tell: mpsc::Sender<Message>,
+    signals: Signals,
+    tick: Interval,
+    /// The generation that must be settled before sockets are opened.
+    settling: Option<u64>,
+    /// Changes of the network that were answered.
+    changes: u64,
+    looked: Time,
+    device_lost: bool,
+    stopping: bool,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Daemon {
+    /// Makes device, addresses, routes, rules and sockets, in this order.
+    pub async fn start(config: Config, key: &Secret, options: &Options) -> Result<Daemon, StartError> {
+        // From here on nothing ends the process without cleaning up.
+        let listen = |kind| signal(kind).map_err(StartError::system("signals"));
+        let signals = Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        };
+        let (tell, inbox) = mpsc::channel(INBOX);
+
+        // First of all, because it fails when another daemon runs.
+        let globals = &config.globals;
+        let control = Control::bind(&globals.control_socket, globals.control_group.as_deref())
+            .map_err(|source| StartError::Control { path: globals.control_socket.clone(), source })?;
+
+        let mtu = config.bond.mtu.unwrap_or(FIRST_MTU);
+        let tun = Tun::open(&TunOptions::new(config.bond.ifname.clone(), mtu))?;
+        let tunnel = Tunnel { index: index_of(tun.name())?, mtu };
+        let endpoint = new_endpoint(&config, key)?;
+        let started = now();
+        let mut driver = Driver::new(endpoint, tun).map_err(StartError::system("timer"))?;
+
+        let netlink = Netlink::open()?;
+        let ownership = desired::ownership(&config);
+        let watch = Watch::open(ownership.protocol).map_err(StartError::system("netlink"))?;
+        let side = match globals.role {
+            Role::Client => {
+                let client = Client::new(&config, &mut driver, started);
+                Side::Client(client.ok_or_else(|| StartError::Refused(options.config.clone()))?)
+            }
+            Role::Server => Side::Server(Server::new(&config, &mut driver, started)?),
+        };
+        let mut first = Wanted::default();
+        let mut side = side;
+        match &mut side {
+            Side::Client(client) => {
+                place_now(client, &netlink, globals.route_protocol).await;
+                (first.desired, first.loose_rp_filter) = client.desired(&config, tunnel);
+            }
+            Side::Server(_) => first.desired = desired::server(&config, tunnel),
+        }
+        let saved = globals.control_socket.with_extension("sysctl");
+        let reconciler = Reconciler::new(netlink.clone(), ownership);
+        let network = Network::start(reconciler, watch, saved, first).await?;
+
+        let mut tick = interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let daemon = Daemon {
+            options: options.clone(),
+            side,
+            driver,
+            network,
+            netlink,
+            tunnel,
+            peer_mtus: BTreeMap::new(),
+            control,
+            events: Events::default(),
+            reload: None,
+            started,
+            inbox,
+            tell,
+            signals,
+            tick,
+            settling: None,
+            changes: 0,
+            looked: started,
+            device_lost: false,
+            stopping: false,
+            config,
+        };
+        daemon.announce();
+        Ok(daemon)
+    }
+
+    /// Serves until told to stop, and removes all that was made.
+    pub async fn run(mut self) -> Result<(), StartError> {
+        self.event(None, None, "started", "");
+        self.connect();
+        let result = loop {
+            // Without order: whoever is ready most often cannot keep the others from their turn.
+            tokio::select! {
+                turned = self.driver.turn() => {
+                    if let Err(gone) = turned {
+                        log::error!("{gone}");
+                        self.device_lost = true;
+                    }
+                    self.take_core_events();
+                    self.take_gone_sockets();
+                }
+                progress = self.network.progress() => self.take_progress(progress),
+                request = self.control.next() => self.answer(request),
+                Some(message) = self.inbox.recv() => self.take_message(message),
+                _ = self.tick.tick() => self.tick(),
+                _ = self.signals.hangup.recv() => { self.reload(); }
+                _ = self.signals.terminate.recv() => break Ok(()),
+                _ = self.signals.interrupt.recv() => break Ok(()),
+            }
+            if self.stopping {
+                break Ok(());
+            }
+            if std::mem::take(&mut self.device_lost)
+                && let Err(error) = self.reopen_tun()
+            {
+                break Err(error);
+            }
+        };
+        self.stop().await;
+        result
+    }
+
+    async fn stop(mut self) {
+        log::info!("stopping");
+        self.driver.endpoint_mut().close(now());
+        self.driver.flush();
+        self.network.clear().await;
+        // The device, the sockets and the control socket go with `self`.
+        drop(self.control);
+    }
+
+    fn announce(&self) {
+        let globals = &self.config.globals;
+        let role = role_name(globals.role);
+        let device = self.driver.tun().name();
+        log::info!(
+            "{role} {}, device {device}, key {}",
+            env!("CARGO_PKG_VERSION"),
+            self.driver.endpoint().status(self.started).public_key
+        );
+        if globals.cipher == Cipher::None {
+            log::warn!("cipher 'none': data travels in the clear where the other end allows it too");
+        }
+        if !self.config.rules.is_empty() {
+            log::warn!("this version does not know class rules: its 'rule' sections have no effect");
+        }
+        if self.config.bond.watchdog.is_some() {
+            log::warn!("this version has no watchdog: the options 'watchdog…' have no effect");
+        }
+    }
+
+    fn event(&mut self, peer: Option<&str>, link: Option<&str>, what: &str, why: &str) {
+        let mut text = String::new();
+        for (kind, name) in [("peer", peer), ("link", link)] {
+            if let Some(name) = name {
+                text += &format!("{kind} {name}: ");
+            }
+        }
+        text += what;
+        if !why.is_empty() {
+            text += &format!(": {why}");
+        }
+        log::info!("{text}");
+        self.events.push(now(), peer, link, what, why);
+    }
+
+    fn take_core_events(&mut self) {
+        while let Some(event) = self.driver.poll_event() {
+            match event {
+                Event::PeerUp { peer } => self.peer_changed(peer, true, ""),
+                Event::PeerDown { peer, reason } => self.peer_changed(peer, false, &reason),
+                Event::LinkState { peer, link, name, state, reason } => {
+                    if let Side::Client(client) = &mut self.side {
+                        client.set_state(link, state);
+                    }
+                    let peer = self.peer_name(peer);
+                    self.event(peer.as_deref(), Some(&name), state_name(state), &reason);
+                }
+                Event::TunnelMtu { peer, mtu } => {
+                    self.peer_mtus.insert(peer, mtu);
+                    self.follow_mtu();
+                }
+                Event::HandshakeFailed { peer, reason } => {
+                    let peer = peer.and_then(|peer| self.peer_name(peer));
+                    self.event(peer.as_deref(), None, "handshake failed", &reason);
+                }
+            }
+        }
+    }
+
+    fn peer_changed(&mut self, peer: PeerId, up: bool, reason: &str) {
+        let name = self.peer_name(peer);
+        self.event(name.as_deref(), None, if up { "up" } else { "down" }, reason);
+        if let Side::Client(client) = &mut self.side
+            && client.peer() == peer
+        {
+            client.set_up(up);
+            self.set_network();
+        }
+    }
+
+    fn follow_mtu(&mut self) {
+        let Some(found) = self.peer_mtus.values().min().copied() else { return };
+        let mtu = self.config.bond.mtu.unwrap_or(found);
+        if mtu != self.tunnel.mtu {
+            self.event(None, None, "mtu", &format!("{} is now {mtu}", self.config.bond.ifname.clone()));
+            self.tunnel.mtu = mtu;
+            self.set_network();
+        }
+    }
+
+    fn peer_name(&self, peer: PeerId) -> Option<String> {
+        match &self.side {
+            Side::Client(client) => (client.peer() == peer).then(|| SERVER.to_owned()),
+            Side::Server(server) => server.name(peer).map(str::to_owned),
+        }
+    }
+
+    /// Tells the network's task what shall be.
+    fn set_network(&mut self) {
+        let (desired, loose) = match &self.side {
+            Side::Client(client) => client.desired(&self.config, self.tunnel),
+            Side::Server(_) => (desired::server(&self.config, self.tunnel), Default::default()),
+        };
+        if let Some(generation) = self.network.set(desired, loose) {
+            self.settling = Some(generation);
+        }
+    }
+
+    /// After links, names or the configuration have changed: routes first, then sockets.
+    fn follow(&mut self) {
+        self.set_network();
+        if self.settling.is_none() {
+            self.connect();
+        }
+    }
+
+    fn connect(&mut self) {
+        if let Side::Client(client) = &mut self.side {
+            client.connect(&mut self.driver, now());
+        }
+    }
+
+    fn take_progress(&mut self, progress: Progress) {
+        if self.settling.is_some_and(|waited| progress.settled >= waited) {
+            self.settling = None;
+            self.connect();
+        }
+        if self.changes != progress.changes {
+            self.changes = progress.changes;
+            // A deleted device does not wake those who wait to read from it.
+            if if_nametoindex(self.driver.tun().name()) != Ok(self.tunnel.index) {
+                self.device_lost = true;
+            }
+            self.look();
+        }
+    }
+
+    fn take_message(&mut self, message: Message) {
+        match message {
+            Message::Placed(name, place) => {
+                if let Side::Client(client) = &mut self.side
+                    && client.set_place(&name, place)
+                {
+                    self.follow();
+                }
+            }
+            Message::Named(name, answer) => {
+                if let Side::Client(client) = &mut self.side
+                    && client.names_mut().answer(&name, answer, now())
+                {
+                    self.follow();
+                }
+            }
+        }
+    }
+
+    /// Asks anew where everything is.
+    fn look(&mut self) {
+        self.looked = now();
+        match &mut self.side {
+            Side::Client(client) => {
+                let protocol = self.config.globals.route_protocol;
+                for link in client.links().cloned() {
+                    let (netlink, tell) = (self.netlink.clone(), self.tell.clone());
+                    tokio::spawn(async move {
+                        let place = place(&link, netlink, protocol).await;
+                        let _ = tell.send(Message::Placed(link.name, place)).await;
+                    });
+                }
+            }
+            Side::Server(server) => {
+                for error in server.listen(&self.config, &mut self.driver) {
+                    log::debug!("{error}");
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        if now.since(self.looked) >= LOOK_AGAIN && self.is_incomplete() {
+            self.look();
+        }
+        let Side::Client(client) = &mut self.side else { return };
+        let answering = client.is_up();
+        for name in client.names_mut().due(answering, now) {
+            let tell = self.tell.clone();
+            tokio::spawn(async move {
+                let answer = places::lookup(&name).await;
+                let _ = tell.send(Message::Named(name, answer)).await;
+            });
+        }
+        if client.tick(now) {
+            self.follow();
+        }
+    }
+
+    /// Whether something that was not there may have appeared without notice.
+    fn is_incomplete(&self) -> bool {
+        match &self.side {
+            Side::Client(client) => !client.is_placed(),
+            Side::Server(server) => !server.is_complete(&self.config),
+        }
+    }
+
+    fn take_gone_sockets(&mut self) {
+        let mut lost = false;
+        while let Some(socket) = self.driver.poll_gone() {
+            lost = true;
+            match &mut self.side {
+                Side::Client(client) => {
+                    if let Some(name) = client.socket_gone(socket, &mut self.driver, now()) {
+                        log::info!("link {name}: its device or address is gone");
+                    }
+                }
+                Side::Server(server) => server.socket_gone(socket, &self.config, &mut self.driver),
+            }
+        }
+        if lost {
+            self.look();
+        }
+    }
+
+    fn reopen_tun(&mut self) -> Result<(), StartError> {
+        let tun = Tun::open(&TunOptions::new(self.config.bond.ifname.clone(), self.tunnel.mtu))?;
+        self.tunnel.index = index_of(tun.name())?;
+        self.driver.replace_tun(tun);
+        self.event(None, None, "device", "it had disappeared and was made anew");
+        self.set_network();
+        Ok(())
+    }
+
+    fn answer(&mut self, request: Request) {
+        let reply = match &request.command {
+            Command::Status => self.status(),
+            Command::Events => json!(self.events.aged(now())),
+            Command::Reload => json!(self.reload()),
+            Command::Link { name, action } => self.act(name, *action),
+            Command::Stop => {
+                self.stopping = true;
+                json!({ "ok": true })
+            }
+            Command::Routes => {
+                let listed = self.network.list();
+                tokio::spawn(async move {
+                    request.reply(match timeout(LIST_DEADLINE, listed).await {
+                        Ok(Ok(Ok(owned))) => json!(owned),
+                        Ok(Ok(Err(error))) => failure(&error.to_string()),
+                        _ => failure("the kernel did not answer in time"),
+                    });
+                });
+                return;
+            }
+        };
+        request.reply(reply);
+    }
+
+    fn act(&mut self, name: &str, action: LinkAction) -> serde_json::Value {
+        let Side::Client(client) = &mut self.side else {
+            return failure("links are taken up and down at the router, not at the server");
+        };
+        if let Err(error) = client.act(name, action, &mut self.driver, now()) {
+            return failure(&error);
+        }
+        let word = match action {
+            LinkAction::Up => "put back",
+            LinkAction::Down => "taken out",
+            LinkAction::Reconnect => "reconnect",
+        };
+        self.event(None, Some(name), word, "asked for by hand");
+        self.look();
+        self.follow();
+        json!({ "ok": true })
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let now = now();
+        let (mut listen, mut links) = (Vec::new(), BTreeMap::new());
+        let peers = match &self.side {
+            Side::Client(client) => {
+                links = client.places();
+                BTreeMap::from([(client.peer().0, SERVER.to_owned())])
+            }
+            Side::Server(server) => {
+                listen = server.listening().map(ToString::to_string).collect();
+                server.names()
+            }
+        };
+        let interface = |place: &LinkPlace| place.interface.clone().or_else(|| place.device.clone());
+        let interfaces =
+            links.iter().filter_map(|(name, place)| Some((name.clone(), interface(place)?))).collect();
+        let status = Status {
+            version: status::VERSION,
+            program: env!("CARGO_PKG_VERSION"),
+            role: role_name(self.config.globals.role),
+            ifname: self.driver.tun().name(),
+            mtu: self.tunnel.mtu,
+            config: self.options.config.display().to_string(),
+            pid: std::process::id(),
+            uptime_ms: u64::try_from(now.since(self.started).as_millis()).unwrap_or(u64::MAX),
+            reload: self.reload.as_ref(),
+            listen,
+            endpoint: self.driver.endpoint().status(now),
+            interfaces,
+            links,
+            peers,
+            io: self.driver.counters(),
+            events: self.events.aged(now),
+        };
+        serde_json::to_value(status).unwrap_or_default()
+    }
+
+    fn reload(&mut self) -> Outcome {
+        let outcome = match self.read_again() {
+            Ok(config) => {
+                let waiting = self.take_config(config);
+                Outcome::taken(waiting)
+            }
+            Err(messages) => Outcome::refused(messages),
+        };
+        let what = if outcome.ok { "reloaded" } else { "reload refused" };
+        self.event(None, None, what, &outcome.details.join("; "));
+        self.reload = Some(outcome.clone());
+        outcome
+    }
+
+    fn read_again(&self) -> Result<Config, Vec<String>> {
+        let path = &self.options.config;
+        let file = path.display().to_string();
+        let report = config::load_file(path).map_err(|error| vec![format!("{file}: {error}")])?;
+        let Some(config) = report.config.as_ref() else {
+            return Err(report.errors().map(ToString::to_string).collect());
+        };
+        for problem in &report.problems {
+            log::warn!("{problem}");
+        }
+        let mut missing: Vec<String> = config.not_ready(&file).iter().map(ToString::to_string).collect();
+        if !config.globals.enabled {
+            missing.push(format!("{file}: 'enabled' is off: stop the daemon instead of reloading it"));
+        }
+        if config.globals.mode == Mode::Kernel {
+            missing.push(StartError::KernelMode.to_string());
+        }
+        if missing.is_empty() { report.config.ok_or_else(Vec::new) } else { Err(missing) }
+    }
+
+    /// Returns what of it waits for a restart.
+    fn take_config(&mut self, config: Config) -> Vec<String> {
+        let (config, waiting) = reload::merge(&self.config, config);
+        if self.options.log_level.is_none() {
+            log::set_max_level(config.globals.log_level);
+        }
+        self.config = config;
+        match &mut self.side {
+            Side::Client(client) => client.configure(&self.config, &mut self.driver, now()),
+            Side::Server(server) => server.configure(&self.config, &mut self.driver, now()),
+        }
+        let found = self.peer_mtus.values().min().copied().unwrap_or(self.tunnel.mtu);
+        self.tunnel.mtu = self.config.bond.mtu.unwrap_or(found);
+        self.follow();
+        self.look();
+        waiting.iter().map(|option| format!("'{option}' needs a restart to change")).collect()
+    }
+}
+
+/// A core with a generator of its own.
+fn new_endpoint(config: &Config, key: &Secret) -> Result<Endpoint, StartError> {
+    let fill = |bytes: &mut [u8]| getrandom::fill(bytes);
+    // Once it has given something, the kernel's generator never fails.
+    fill(&mut [0; 1]).map_err(|error| {
+        StartError::system("random numbers")(io::Error::other(format!("the kernel gives none: {error}")))
+    })?;
+    let random = Box::new(move |bytes: &mut [u8]| {
+        if let Err(error) = fill(bytes) {
+            // Keys from a known place would be worse than no daemon.
+            log::error!("the kernel gives no random numbers: {error}");
+            std::process::abort();
+        }
+    });
+    Ok(Endpoint::new(mapping::endpoint(config, key), random, unix_ms(), now()))
+}
+
+/// Waits for the places of all links, for a limited time; who is late comes later.
+async fn place_now(client: &mut Client, netlink: &Netlink, protocol: u8) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for link in client.links().cloned() {
+        let netlink = netlink.clone();
+        tasks.spawn(async move {
+            let place = place(&link, netlink, protocol).await;
+            (link.name, place)
+        });
+    }
+    let gather = async {
+        while let Some(joined) = tasks.join_next().await {
+            if let Ok((name, place)) = joined {
+                client.set_place(&name, place);
+            }
+        }
+    };
+    let _ = timeout(PLACE_DEADLINE, gather).await;
+}
+
+async fn place(link: &config::Link, netlink: Netlink, protocol: u8) -> Placing {
+    let resolved: Resolved = match places::resolve_link(link, netlink, protocol).await {
+        Ok(resolved) => resolved,
+        Err(error @ (ResolveError::NoDevice(_) | ResolveError::Unknown(_) | ResolveError::Name(_))) => {
+            return Placing::Nowhere(error.to_string());
+        }
+        Err(error) => return Placing::NotAnswered(error.to_string()),
+    };
+    let Some(device) = &resolved.device else {
+        return Placing::Nowhere(match (&link.interface, &link.ipaddr, &link.ip6addr) {
+            (Some(interface), ..) => format!("interface '{interface}' has no device"),
+            (None, Some(net), _) | (None, None, Some(net)) => {
+                format!("no device has the address {}", net.address)
+            }
+            (None, None, None) => "it has neither 'interface' nor 'device' nor 'ipaddr'".into(),
+        });
+    };
+    match if_nametoindex(device.as_str()) {
+        Ok(index) => Placing::At(Place { resolved, index }),
+        Err(_) => Placing::Nowhere(format!("there is no device '{device}'")),
+    }
+}
+
+fn index_of(device: &str) -> Result<u32, StartError> {
+    if_nametoindex(device).map_err(|error| StartError::system("index of the TUN device")(error.into()))
+}
+
+fn failure(message: &str) -> serde_json::Value {
+    json!({ "ok": false, "error": message })
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Client => "client",
+        Role::Server => "server",
+    }
+}
+
+fn state_name(state: LinkState) -> &'static str {
+    match state {
+        LinkState::Disabled => "disabled",
+        LinkState::Down => "down",
+        LinkState::Joining => "joining",
+        LinkState::Up => "up",
+        LinkState::Suspect => "suspect",
+    }
+}

@@ -1,0 +1,204 @@
+//! From the command line to the running service, in the order in which nothing is sent before all is set.
+
+use std::io;
+use std::path::PathBuf;
+
+use ::log::LevelFilter;
+use nix::unistd::geteuid;
+
+use super::{Daemon, log};
+use crate::config::key::KeyFileError;
+use crate::config::{self, Config, LogTarget, Mode};
+use crate::io::tun::TunError;
+use crate::io::udp::OpenError;
+use crate::net;
+
+/// What the command line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The configuration.
+    pub config: PathBuf,
+    /// Log to the system's log, whatever the configuration says.
+    pub syslog: bool,
+    /// How much to log, whatever the configuration says.
+    pub log_level: Option<LevelFilter>,
+}
+
+/// Why the daemon did not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The configuration.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file has errors, which were logged.
+    #[error("{} has errors: nothing was started (`bonding check {}` shows them)", .0.display(), .0.display())]
+    Refused(PathBuf),
+    /// The user does not want it to run.
+    #[error("{}: section 'globals', option 'enabled' is off: nothing was started", .0.display())]
+    Disabled(PathBuf),
+    /// A mode that this program does not have.
+    #[error("mode 'kernel' cannot be run by this version: set 'mode' to 'user'")]
+    KernelMode,
+    /// Too few privileges.
+    #[error("missing privilege: {0}")]
+    Privilege(String),
+    /// The private key.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The TUN device.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// The server's sockets.
+    #[error(transparent)]
+    Socket(#[from] OpenError),
+    /// The kernel's network configuration.
+    #[error(transparent)]
+    Net(#[from] net::Error),
+    /// The control socket.
+    #[error("control socket {}: {source}", path.display())]
+    Control {
+        /// The socket.
+        path: PathBuf,
+        /// Why it cannot be made.
+        source: io::Error,
+    },
+    /// Something that every system gives.
+    #[error("{what}: {source}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// Why it was not to be had.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| StartError::System { what, source }
+    }
+}
+
+/// Runs until it is told to stop, in the foreground.
+///
+/// # Errors
+///
+/// What the person at the terminal is to be told; with syslog it was logged too.
+pub fn run(options: &Options) -> Result<(), StartError> {
+    let read = config::load_file(&options.config);
+    let loaded = read.as_ref().ok().and_then(|report| report.config.as_ref());
+    let target = match loaded {
+        _ if options.syslog => LogTarget::Syslog,
+        Some(config) => config.globals.log_target,
+        None => LogTarget::Stderr,
+    };
+    let level = loaded.map_or(LevelFilter::Info, |config| config.globals.log_level);
+    let syslog = target == LogTarget::Syslog;
+    log::init(syslog, options.log_level.unwrap_or(level));
+
+    let result = accept(options, read).and_then(|config| serve(config, options));
+    if let (true, Err(error)) = (syslog, &result) {
+        ::log::error!("{error}");
+    }
+    result
+}
+
+fn serve(config: Config, options: &Options) -> Result<(), StartError> {
+    check_privileges()?;
+    let key = config.globals.read_private_key()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::system("event loop"))?;
+    let result = runtime.block_on(async {
+        let daemon = Daemon::start(config, &key, options).await?;
+        daemon.run().await
+    });
+    // A name that is still being resolved is nobody's business any more.
+    runtime.shutdown_background();
+    result
+}
+
+fn accept(options: &Options, read: io::Result<config::Report>) -> Result<Config, StartError> {
+    let path = &options.config;
+    let report = read.map_err(|source| StartError::Unreadable { path: path.clone(), source })?;
+    for problem in &report.problems {
+        match problem.severity {
+            config::Severity::Error => ::log::error!("{problem}"),
+            _ => ::log::warn!("{problem}"),
+        }
+    }
+    let config = report.config.ok_or_else(|| StartError::Refused(path.clone()))?;
+    if !config.globals.enabled {
+        return Err(StartError::Disabled(path.clone()));
+    }
+    let missing = config.not_ready(&path.display().to_string());
+    for problem in &missing {
+        ::log::error!("{problem}");
+    }
+    if !missing.is_empty() {
+        return Err(StartError::Refused(path.clone()));
+    }
+    if config.globals.mode == Mode::Kernel {
+        return Err(StartError::KernelMode);
+    }
+    Ok(config)
+}
+
+/// CAP_NET_ADMIN, bit 12 of the capability sets (linux/capability.h).
+const CAP_NET_ADMIN: u32 = 12;
+
+fn check_privileges() -> Result<(), StartError> {
+    // Where /proc is not mounted the kernel will have the last word.
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return Ok(()) };
+    if has_capability(&status, CAP_NET_ADMIN) != Some(false) {
+        return Ok(());
+    }
+    let who = match geteuid().is_root() {
+        true => "root in here lacks CAP_NET_ADMIN (in a container: add it, and pass in /dev/net/tun)",
+        false => {
+            "CAP_NET_ADMIN is needed for the TUN device and its routes: run as root (`sudo bonding run …`)"
+        }
+    };
+    Err(StartError::Privilege(who.into()))
+}
+
+fn has_capability(status: &str, number: u32) -> Option<bool> {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let bits = u64::from_str_radix(set.trim(), 16).ok()?;
+    Some(bits >> number & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_of_proc_self_status() {
+        let status = |set: &str| format!("Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t{set}\n");
+        assert_eq!(has_capability(&status("0000000000000000"), CAP_NET_ADMIN), Some(false));
+        assert_eq!(has_capability(&status("0000000000001000"), CAP_NET_ADMIN), Some(true));
+        assert_eq!(has_capability(&status("000001ffffffefff"), CAP_NET_ADMIN), Some(false));
+        assert_eq!(has_capability("Name:\tx\n", CAP_NET_ADMIN), None);
+    }
+
+    fn accepted(text: &str) -> Result<Config, StartError> {
+        let options = Options { config: "bonding.conf".into(), syslog: false, log_level: None };
+        accept(&options, Ok(config::load(text, "bonding.conf")))
+    }
+
+    #[test]
+    fn what_is_not_started() {
+        let server =
+            "config interface 'bond'\n option ipaddr '10.0.0.1/24'\nconfig globals\n option role server\n";
+        assert!(accepted(server).is_ok());
+        let with = |option: &str| accepted(&format!("{server} {option}\n")).unwrap_err().to_string();
+        assert!(with("option enabled 0").contains("'enabled' is off"));
+        assert!(with("option mode kernel").contains("kernel"));
+        assert!(with("option listen_port 99999").contains("bonding check bonding.conf"));
+    }
+}

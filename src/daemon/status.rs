@@ -1,0 +1,71 @@
+//! The status as JSON, version [`VERSION`]: what the core knows, and what the daemon knows besides.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::events::Aged;
+use super::reload::Outcome;
+use crate::bond::status::EndpointStatus;
+use crate::io::IoCounters;
+
+/// Counts changes of the format that would break a reader. New fields are not such changes.
+pub const VERSION: u32 = 1;
+
+/// What `bonding status --json` prints.
+#[derive(Serialize)]
+pub struct Status<'a> {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Version of the program.
+    pub program: &'static str,
+    /// `client` or `server`.
+    pub role: &'static str,
+    /// The device.
+    pub ifname: &'a str,
+    /// The MTU that it has now.
+    pub mtu: u16,
+    /// The configuration's file.
+    pub config: String,
+    /// Process id.
+    pub pid: u32,
+    /// Milliseconds since the start.
+    pub uptime_ms: u64,
+    /// The last reload; `null` if there was none.
+    pub reload: Option<&'a Outcome>,
+    /// A server's addresses and ports.
+    pub listen: Vec<String>,
+    /// The core's part.
+    pub endpoint: EndpointStatus,
+    /// The netifd interface or device of each link, by its name.
+    pub interfaces: BTreeMap<String, String>,
+    /// Where each link is, by its name.
+    pub links: BTreeMap<String, LinkPlace>,
+    /// The names of the peers, by their numbers in the core's part.
+    pub peers: BTreeMap<u32, String>,
+    /// What was lost between core and kernel.
+    pub io: &'a IoCounters,
+    /// The last changes of state, the oldest first.
+    pub events: Vec<Aged>,
+}
+
+/// Where a link is and how its packets are told from others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LinkPlace {
+    /// The netifd interface.
+    pub interface: Option<String>,
+    /// The device that packets go through now, or else the one that is configured.
+    pub device: Option<String>,
+    /// Number of its routing table.
+    pub table: u32,
+    /// Its packets' mark.
+    pub mark: String,
+    /// Whether it carries the default route while the bond is down.
+    pub active: bool,
+    /// Taken out by hand.
+    pub taken_out: bool,
+    /// The server as configured.
+    pub servers: Vec<String>,
+    /// Why it cannot send; empty when it can.
+    pub note: String,
+}

@@ -1,0 +1,100 @@
+//! Lines and daemons that die and come back.
+
+use std::time::Duration;
+
+use lab::bond::{Bond, End, links_in_state};
+use lab::emulator::{Cut, Direction};
+use lab::namespace::Signal;
+use lab::scenario::Scenario;
+use lab::topology::{Plan, Topology};
+use lab::traffic::{Tcp, Udp};
+
+use crate::{network, setup};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn a_cut_is_survived(test: &str, cut: Cut) {
+    let Some(network) = network(test, Plan::new(Scenario::sym2())) else { return };
+    let bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    let download = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(12).start().expect("a download");
+    let stream = Udp::new(&network.lan, &network.inet, Topology::INET_V4).rate(100).seconds(12);
+    let stream = stream.start().expect("a stream");
+    assert!(download.wait_for_bytes(6_000_000, LIMIT), "the download runs");
+    network.line(1).cut(cut);
+    bond.wait_for(End::Client, LIMIT, |status| links_in_state(status, "up") == 1).expect("the cut is seen");
+    assert!(download.wait_for_bytes(download.received() + 1_500_000, LIMIT), "the download goes on");
+
+    let before = network.line(1).counters(Direction::Down).bytes;
+    network.line(1).restore();
+    let restored = std::time::Instant::now();
+    while network.line(1).counters(Direction::Down).bytes < before + 100_000 {
+        assert!(restored.elapsed() < Duration::from_secs(2), "the restored line carries data within 2 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("{test}: the restored line has carried 100 kB after {:?}", restored.elapsed());
+
+    let (download, stream) = (download.finish(), stream.finish());
+    println!(
+        "{test}: TCP stopped for {:?}; UDP: {} of {} lost, {} twice, longest gap {:?}",
+        download.longest_gap, stream.lost, stream.sent, stream.duplicated, stream.longest_gap
+    );
+    assert!(download.completed, "the connection lives: {:?}", download.errors());
+    assert!(download.longest_gap.length <= Duration::from_secs(1), "{:?}", download.longest_gap);
+    assert!(stream.lost <= 5 && stream.duplicated == 0, "{} lost, {} twice", stream.lost, stream.duplicated);
+}
+
+#[test]
+fn a_silent_cut_is_survived() {
+    a_cut_is_survived("silent cut", Cut::Silent);
+}
+
+#[test]
+fn a_lost_carrier_is_survived() {
+    a_cut_is_survived("lost carrier", Cut::Carrier);
+}
+
+/// One end is killed and started again in the middle of a download, which lives.
+fn a_restart_is_survived(test: &str, end: End) {
+    let Some(network) = network(test, Plan::new(Scenario::sym2())) else { return };
+    let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    let download = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(14).start().expect("a download");
+    assert!(download.wait_for_bytes(2_000_000, LIMIT), "the download runs");
+    bond.process(end).signal(Signal::SIGKILL).expect("the daemon runs");
+    assert!(bond.process(end).wait(LIMIT).expect("it is our child").is_some(), "the daemon ends");
+    bond.launch(end).expect("the daemon starts again");
+    bond.wait_until_up(2, LIMIT).expect("the bond comes up again");
+    assert!(download.wait_for_bytes(download.received() + 2_000_000, LIMIT), "the download goes on");
+    let report = download.finish();
+    println!("{test}: TCP stopped for {:?}", report.longest_gap);
+    assert!(report.completed, "the connection lives: {:?}", report.errors());
+}
+
+#[test]
+fn a_killed_server_is_survived() {
+    a_restart_is_survived("killed server", End::Server);
+}
+
+#[test]
+fn a_killed_client_is_survived() {
+    a_restart_is_survived("killed client", End::Client);
+}
+
+#[test]
+fn an_address_that_changes_at_the_provider_is_followed() {
+    let test = "NAT rebinding";
+    let Some(network) = network(test, Plan::new(Scenario::sym2())) else { return };
+    let bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    let stream = Udp::new(&network.lan, &network.inet, Topology::INET_V4).rate(100).seconds(6);
+    let stream = stream.start().expect("a stream");
+    let address = |status: &serde_json::Value| {
+        status["endpoint"]["peers"][0]["links"][0]["remote"].as_str().unwrap_or_default().to_owned()
+    };
+    let old = address(&bond.status(End::Server).expect("a status"));
+    network.line(0).rebind(Some("192.0.2.77".parse().expect("an address")));
+    let status = bond
+        .wait_for(End::Server, LIMIT, |status| address(status).starts_with("192.0.2.77:"))
+        .expect("the server follows");
+    println!("{test}: {old} is now {}", address(&status));
+    let report = stream.finish();
+    assert!(report.lost <= 5, "{} of {} lost", report.lost, report.sent);
+}

@@ -1,0 +1,90 @@
+//! Lines that share a card, and what is left when the daemon ends.
+
+use std::time::Duration;
+
+use bonding::net::{Family, Interfaces, Netlink};
+use lab::bond::Bond;
+use lab::emulator::Direction;
+use lab::namespace::Namespace;
+use lab::scenario::Scenario;
+use lab::topology::{Cards, Plan, Topology};
+use lab::traffic::Tcp;
+
+use crate::{network, setup};
+
+fn both_lines_carry(test: &str, cards: Cards) {
+    let Some(network) = network(test, Plan::new(Scenario::sym2()).cards(cards)) else { return };
+    let _bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    let transfer = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(5);
+    for (direction, report) in [
+        (Direction::Down, transfer.clone().run().expect("a download")),
+        (Direction::Up, transfer.clone().upload().run().expect("an upload")),
+    ] {
+        for line in 0..2 {
+            let carried = network.line(line).counters(direction).bytes;
+            println!("{test}: {direction:?} line {line} has carried {carried} of {} bytes", report.bytes);
+            assert!(carried > report.bytes * 35 / 100, "{direction:?}: line {line} has carried {carried}");
+        }
+    }
+}
+
+#[test]
+fn one_card_one_subnet_one_address_and_two_gateways() {
+    both_lines_carry("one subnet", Cards::OneSubnet);
+}
+
+#[test]
+fn one_card_with_two_subnets() {
+    both_lines_carry("two subnets", Cards::TwoSubnets);
+}
+
+/// Devices, addresses, routes of all tables and rules of a namespace, as text.
+fn state(namespace: &Namespace) -> Vec<String> {
+    namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let netlink = Netlink::open().expect("netlink");
+            let mut lines = Vec::new();
+            for family in Family::ALL {
+                for route in netlink.routes(family, None, None).await.expect("routes") {
+                    lines.push(format!("{route:?}"));
+                }
+                for rule in netlink.rules(family).await.expect("rules") {
+                    lines.push(format!("{rule:?}"));
+                }
+            }
+            for interface in Interfaces::snapshot(&netlink, 0).await.expect("interfaces").interfaces {
+                lines.push(format!("{:?} {:?}", interface.link, interface.addresses));
+            }
+            lines.sort();
+            lines
+        })
+    })
+}
+
+#[test]
+fn a_stopped_daemon_leaves_nothing_behind() {
+    let Some(network) = network("clean end", Plan::new(Scenario::sym2())) else { return };
+    let before = [state(&network.router), state(&network.server)];
+    let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    let running = state(&network.router);
+    assert!(running.iter().any(|line| line.contains("bond0")), "{running:#?}");
+    assert!(running.len() > before[0].len() + 8, "routes, rules and addresses were set");
+    bond.stop().expect("both daemons stop");
+    assert_eq!([state(&network.router), state(&network.server)], before);
+}
+
+#[test]
+fn a_killed_daemon_is_tidied_up_after_by_the_next() {
+    let Some(network) = network("after kill -9", Plan::new(Scenario::sym2())) else { return };
+    let before = [state(&network.router), state(&network.server)];
+    let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    for end in [lab::bond::End::Client, lab::bond::End::Server] {
+        bond.process(end).signal(lab::namespace::Signal::SIGKILL).expect("the daemon runs");
+        bond.process(end).wait(Duration::from_secs(10)).expect("it is our child").expect("the daemon ends");
+        bond.launch(end).expect("the daemon starts again");
+    }
+    bond.wait_until_up(2, Duration::from_secs(10)).expect("the bond comes up again");
+    bond.stop().expect("both daemons stop");
+    assert_eq!([state(&network.router), state(&network.server)], before);
+}

@@ -1,0 +1,178 @@
+//! What strangers see and what they can do.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use lab::bond::{Bond, End, Setup, links_in_state};
+use lab::emulator::{Capture, Captured, Direction};
+use lab::scenario::Scenario;
+use lab::topology::{Plan, Topology};
+use serde_json::Value;
+
+use crate::{network, setup};
+
+const LIMIT: Duration = Duration::from_secs(10);
+/// IPv4 and UDP headers.
+const HEADERS: usize = 28;
+
+fn dropped(status: &Value) -> u64 {
+    let drops = status["endpoint"]["drops"].as_object();
+    drops.into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum()
+}
+
+/// A datagram whose checksum is left out, so that it reaches the daemon however it was changed.
+fn without_checksum(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[26..28].fill(0);
+    packet
+}
+
+fn of(captured: &[Captured], direction: Direction) -> Vec<Vec<u8>> {
+    captured.iter().filter(|c| c.direction == direction).map(|c| c.packet.clone()).collect()
+}
+
+/// With keys that do not fit nothing comes up, and the server says nothing to the client.
+fn stays_silent(test: &str, preshared: bool, change: impl Fn(&str) -> String) {
+    let Some(network) = network(test, Plan::new(Scenario::sym2())) else { return };
+    let setup = Setup { preshared, ..setup() };
+    let mut bond = Bond::prepare(&network, &setup).expect("the files");
+    let config = bond.config(End::Client).to_owned();
+    let text = std::fs::read_to_string(&config).expect("the file");
+    std::fs::write(&config, change(&text)).expect("the file");
+    let capture = network.line(0).capture(10_000);
+    bond.launch(End::Server).expect("the server starts");
+    bond.launch(End::Client).expect("the client starts");
+    bond.wait_for(End::Server, LIMIT, |status| dropped(status) >= 3).expect("the server drops and counts");
+    let status = bond.status(End::Client).expect("a status");
+    assert_eq!(links_in_state(&status, "up"), 0);
+    let captured = capture.take();
+    assert!(!of(&captured, Direction::Up).is_empty());
+    assert_eq!(of(&captured, Direction::Down), Vec::<Vec<u8>>::new(), "{test}: nothing is answered");
+}
+
+/// Another key in place of that of an option.
+fn other_key(text: &str, option: &str) -> String {
+    let line = text.lines().find(|line| line.contains(option)).expect("the option");
+    text.replace(line, &format!("\toption {option} 'YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXoxMjM0NTY='"))
+}
+
+#[test]
+fn a_client_with_the_wrong_server_key_is_not_answered() {
+    stays_silent("wrong key", false, |text| other_key(text, "public_key"));
+}
+
+#[test]
+fn a_client_with_the_wrong_preshared_key_gets_no_session() {
+    // Here the server answers once a try, since the pre-shared key is first used in its answer (Noise IKpsk2).
+    let Some(network) = network("wrong psk", Plan::new(Scenario::sym2())) else { return };
+    let mut bond = Bond::prepare(&network, &Setup { preshared: true, ..setup() }).expect("the files");
+    let config = bond.config(End::Client).to_owned();
+    let text = std::fs::read_to_string(&config).expect("the file");
+    std::fs::write(&config, other_key(&text, "preshared_key")).expect("the file");
+    bond.launch(End::Server).expect("the server starts");
+    bond.launch(End::Client).expect("the client starts");
+    let undecryptable = |status: &Value| status["endpoint"]["drops"]["handshake undecryptable"].as_u64() >= Some(3);
+    bond.wait_for(End::Client, LIMIT, undecryptable).expect("the client drops and counts the answers");
+    for end in [End::Client, End::Server] {
+        assert_eq!(links_in_state(&bond.status(end).expect("a status"), "up"), 0);
+    }
+}
+
+/// Counts what the capture has seen in one direction within a time.
+fn count(capture: &Capture, direction: Direction, time: Duration) -> usize {
+    let end = Instant::now() + time;
+    let mut seen = 0;
+    while Instant::now() < end {
+        seen += of(&capture.take(), direction).len();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    seen
+}
+
+#[test]
+fn forged_and_replayed_packets_are_dropped_counted_and_not_answered() {
+    let Some(network) = network("forged", Plan::new(Scenario::sym2())) else { return };
+    let capture = network.line(0).capture(10_000);
+    let bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    for (to, end) in [(Direction::Up, End::Server), (Direction::Down, End::Client)] {
+        let back = if to == Direction::Up { Direction::Down } else { Direction::Up };
+        let real = loop {
+            let packets = of(&capture.take(), to);
+            if packets.iter().any(|p| p.len() > HEADERS && p[HEADERS] >> 5 == 4) {
+                break packets;
+            }
+            capture.wait_for(1, LIMIT);
+        };
+        let transport: Vec<_> = real.into_iter().filter(|p| p.len() > HEADERS && p[HEADERS] >> 5 == 4).collect();
+        let model = transport[0].clone();
+        let mut hostile = Vec::new();
+        hostile.extend(std::iter::repeat_n(model.clone(), 50));
+        for bit in 0..(model.len() - HEADERS) * 8 {
+            let mut packet = without_checksum(model.clone());
+            packet[HEADERS + bit / 8] ^= 1 << (bit % 8);
+            hostile.push(packet);
+        }
+        for first in 0..=255u8 {
+            let mut packet = without_checksum(model.clone());
+            for (i, byte) in packet[HEADERS..].iter_mut().enumerate() {
+                *byte = first.wrapping_add((i as u8).wrapping_mul(first | 1));
+            }
+            packet[HEADERS] = first;
+            hostile.push(packet);
+        }
+        // The same replayed from another address: it must move nobody.
+        let mut elsewhere = without_checksum(model.clone());
+        elsewhere[20..22].copy_from_slice(&40_000u16.to_be_bytes());
+        hostile.extend(std::iter::repeat_n(elsewhere, 50));
+
+        let before = dropped(&bond.status(end).expect("a status"));
+        let usual = count(&capture, back, Duration::from_secs(2));
+        let number = hostile.len() as u64;
+        for packet in hostile {
+            network.line(0).inject(to, packet);
+            // The line's queue is short.
+            std::thread::sleep(Duration::from_micros(600));
+        }
+        let status = bond.wait_for(end, LIMIT, |status| dropped(status) >= before + number);
+        let status = status.expect("each one is counted");
+        let answers = count(&capture, back, Duration::from_secs(2));
+        println!("{end:?}: {number} packets, usual {usual} in 2 s, then {answers}: {}", status["endpoint"]["drops"]);
+        assert!(answers <= usual + 4 * 4, "{answers} packets, usually {usual}");
+        assert_eq!(links_in_state(&status, "up"), 2);
+        let remote = &status["endpoint"]["peers"][0]["links"][0]["remote"];
+        assert!(!remote.as_str().unwrap_or_default().ends_with(":40000"), "{remote}");
+    }
+}
+
+/// Whether a text that is sent through the bond is to be read on a line.
+fn readable(test: &str, setup: &Setup) -> Option<bool> {
+    let network = network(test, Plan::new(Scenario::sym2()))?;
+    let captures: Vec<_> = (0..2).map(|line| network.line(line).capture(10_000)).collect();
+    let bond = Bond::start(&network, setup).expect("the bond comes up");
+    let text = b"in the beginning was the word, and nobody on the line shall read it";
+    network.lan.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        for _ in 0..20 {
+            socket.send_to(text, (Topology::INET_V4, 9)).expect("the text is sent");
+        }
+    });
+    let sent = |status: &Value| status["endpoint"]["peers"][0]["rx_packets"].as_u64() >= Some(20);
+    bond.wait_for(End::Server, LIMIT, sent).expect("the text arrives");
+    let captured: Vec<_> = captures.iter().flat_map(Capture::take).collect();
+    assert!(captured.len() >= 20);
+    Some(captured.iter().any(|c| c.packet.windows(text.len()).any(|window| window == text)))
+}
+
+#[test]
+fn payload_is_not_readable_on_a_line() {
+    for cipher in ["auto", "aes-256-gcm", "aes-128-gcm", "chacha20-poly1305"] {
+        let Some(found) = readable(cipher, &setup().global("cipher", cipher)) else { return };
+        assert!(!found, "{cipher}");
+    }
+}
+
+#[test]
+fn without_cipher_payload_is_readable_as_it_says() {
+    if let Some(found) = readable("no cipher", &setup().global("cipher", "none")) {
+        assert!(found);
+    }
+}
