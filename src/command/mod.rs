@@ -8,6 +8,8 @@ pub mod import;
 pub mod keys;
 pub mod options;
 pub mod status;
+pub mod text;
+pub mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -15,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
+use serde_json::Value as Json;
 
+use crate::config::spelling::nearest;
 use crate::daemon;
 use crate::daemon::control::{Command as Request, LinkAction, ask};
 
@@ -24,6 +28,11 @@ const SOCKET: &str = "/var/run/bonding.sock";
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NO_DAEMON: u8 = 3;
+
+const COMMANDS: [&str; 13] = [
+    "run", "status", "events", "reload", "link", "check", "options", "import", "genkey", "pubkey", "genpsk",
+    "version", "help",
+];
 
 const HELP: &str = "\
 bonding joins several internet links into one fast, safe pipe to a server.
@@ -107,7 +116,7 @@ pub fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
         Ok(invocation) => ExitCode::from(run(invocation)),
         Err(error) => {
-            eprintln!("bonding: {error}\nTry 'bonding --help'.");
+            complain(&format!("{error}\nTry 'bonding --help'."));
             ExitCode::from(USAGE)
         }
     }
@@ -123,7 +132,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         Some(other) => return Err(other.unexpected()),
     };
     match command.as_str() {
-        "help" => Ok(Invocation::Help(HELP)),
+        "help" => match parser.next()? {
+            Some(Value(topic)) => {
+                let topic = topic.string()?;
+                parse(match topic.as_str() {
+                    "help" => vec!["--help".into()],
+                    _ => vec![topic.into(), OsString::from("--help")],
+                })
+            }
+            _ => Ok(Invocation::Help(HELP)),
+        },
         "version" => no_more(parser, Invocation::Version, "bonding version: print the version\n"),
         "run" => parse_run(parser),
         "status" => parse_status(parser),
@@ -152,7 +170,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             no_more(parser, Invocation::PubKey, "bonding pubkey < FILE: the public key of a private key\n")
         }
         "genpsk" => no_more(parser, Invocation::GenPsk, "bonding genpsk: make a pre-shared key\n"),
-        other => Err(format!("there is no command '{other}'").into()),
+        other => Err(no_command(other)),
+    }
+}
+
+fn no_command(word: &str) -> lexopt::Error {
+    match nearest(word, COMMANDS) {
+        Some(near) => format!("there is no command '{word}'; did you mean '{near}'?").into(),
+        None => format!("there is no command '{word}'").into(),
     }
 }
 
@@ -297,10 +322,7 @@ fn run(invocation: Invocation) -> u8 {
             drop(out);
             return match daemon::run(&daemon::Options { config, syslog, log_level }) {
                 Ok(()) => 0,
-                Err(error) => {
-                    eprintln!("bonding: {error}");
-                    FAILED
-                }
+                Err(error) => failure(&error.to_string()),
             };
         }
         Invocation::Status { socket, json, watch } => {
@@ -312,23 +334,42 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::Check(file) => check::run(&file, &mut out),
         Invocation::Options { json } => options::run(json, &mut out),
         Invocation::Import(file) => import::run(&file, &mut out, &mut io::stderr()),
-        Invocation::GenKey => keys::generate(&mut out),
-        Invocation::GenPsk => keys::generate_preshared(&mut out),
+        Invocation::GenKey => {
+            keys::warn_if_readable(io::stdout());
+            keys::generate(&mut out)
+        }
+        Invocation::GenPsk => {
+            keys::warn_if_readable(io::stdout());
+            keys::generate_preshared(&mut out)
+        }
         Invocation::PubKey => keys::public(&mut io::stdin(), &mut out),
     };
     match written.and_then(|code| io::stdout().flush().map(|()| code)) {
         Ok(code) => code,
         // Whoever read our output has enough of it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(error) => {
-            eprintln!("bonding: {error}");
-            FAILED
-        }
+        Err(error) => failure(&error.to_string()),
     }
 }
 
-/// Says why no daemon answers.
+/// Tells the person what is wrong. Unlike `eprintln!` it does not panic when standard error is closed.
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(format!("bonding: {}\n", text.trim_end()).as_bytes());
+}
+
+/// Tells what failed; gives the exit code.
+fn failure(text: &str) -> u8 {
+    complain(text);
+    FAILED
+}
+
+/// Says why no daemon answers; gives the exit code.
 fn no_daemon(socket: &Path, error: &io::Error) -> u8 {
+    complain(&why_no_daemon(socket, error));
+    NO_DAEMON
+}
+
+fn why_no_daemon(socket: &Path, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => "only root and the control_group may ask it",
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -336,29 +377,28 @@ fn no_daemon(socket: &Path, error: &io::Error) -> u8 {
         }
         _ => "it may be busy; look at its log",
     };
-    eprintln!("bonding: no daemon answers at {}: {error}; {hint}", socket.display());
-    NO_DAEMON
+    format!("no daemon answers at {}: {error}; {hint}", socket.display())
 }
 
 fn answer(socket: &Path, request: &Request, out: &mut dyn Write) -> u8 {
-    let reply = match ask(socket, request) {
-        Ok(reply) => reply,
-        Err(error) => return no_daemon(socket, &error),
-    };
-    let text = match request {
-        Request::Events => status::render_events(&reply),
-        _ => match (reply.get("error").or(reply.get("message")), reply.get("ok")) {
-            (Some(message), _) => format!("{}\n", message.as_str().unwrap_or_default()),
-            (None, _) => String::new(),
-        },
-    };
-    let failed = reply.get("ok").is_some_and(|ok| ok == false);
-    if failed {
-        eprint!("bonding: {text}");
-        return FAILED;
+    match ask(socket, request) {
+        Ok(reply) => print_answer(request, &reply, out),
+        Err(error) => no_daemon(socket, &error),
     }
-    // As above: a closed pipe is no failure of ours.
-    let _ = out.write_all(text.as_bytes());
+}
+
+fn print_answer(request: &Request, reply: &Json, out: &mut dyn Write) -> u8 {
+    let message = reply["error"].as_str().or(reply["message"].as_str()).unwrap_or_default();
+    // A refused configuration gives a line for each mistake.
+    let message: String = message.lines().flat_map(|line| [text::clean(line), "\n".to_owned()]).collect();
+    let text = match request {
+        Request::Events if reply.is_array() => status::render_events(&text::clean_value(reply)),
+        _ if reply["ok"] == true => message,
+        _ if message.is_empty() => return failure("the daemon ended before it answered; look at its log"),
+        _ => return failure(&message),
+    };
+    // A closed pipe is no failure of ours.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     0
 }
 
@@ -390,13 +430,27 @@ mod tests {
         assert_eq!(typed("link adsl1 reconnect"), Ok(Invocation::Ask { socket: socket(), request }));
         assert_eq!(typed("status --routes --json"), Ok(Invocation::Routes { socket: socket(), json: true }));
         assert_eq!(typed("check f"), Ok(Invocation::Check("f".into())));
-        assert!(matches!(typed("reload --help"), Ok(Invocation::Help(_))));
+    }
+
+    #[test]
+    fn every_command_has_its_own_help() {
+        for command in COMMANDS.into_iter().filter(|command| *command != "help") {
+            let Ok(Invocation::Help(text)) = typed(&format!("{command} --help")) else { panic!("{command}") };
+            assert!(text.starts_with(&format!("bonding {command}")), "{command}: {text}");
+            assert_eq!(typed(&format!("help {command}")), Ok(Invocation::Help(text)));
+            assert!(HELP.contains(&format!("\n  bonding {command}")), "{command} is not in the list");
+        }
+        assert_eq!(typed("help"), Ok(Invocation::Help(HELP)));
+        assert_eq!(typed("help help"), Ok(Invocation::Help(HELP)));
     }
 
     #[test]
     fn mistakes_are_named() {
         for (line, part) in [
             ("dance", "there is no command 'dance'"),
+            ("stauts", "did you mean 'status'?"),
+            ("help dance", "there is no command 'dance'"),
+            ("genkey x", "x"),
             ("run", "--config"),
             ("run --config", "missing argument"),
             ("run -c f --log-level loud", "loud"),
@@ -410,5 +464,24 @@ mod tests {
             let error = typed(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_printed_or_is_a_failure() {
+        let printed = |request: &Request, reply: Json| {
+            let mut out = Vec::new();
+            (print_answer(request, &reply, &mut out), String::from_utf8(out).unwrap())
+        };
+        let link = Request::Link { name: "adsl1".into(), action: LinkAction::Up };
+        assert_eq!(printed(&link, serde_json::json!({ "ok": true })), (0, String::new()));
+        let reply = serde_json::json!({ "ok": true, "message": "1 link changed\n\u{1b}[2J" });
+        assert_eq!(printed(&Request::Reload, reply), (0, "1 link changed\n\u{fffd}[2J\n".to_owned()));
+        for reply in [serde_json::json!({ "ok": false, "error": "no such link" }), Json::Null] {
+            assert_eq!(printed(&link, reply.clone()), (FAILED, String::new()));
+            assert_eq!(printed(&Request::Events, reply).0, FAILED);
+        }
+        let (code, text) =
+            printed(&Request::Events, serde_json::json!([{ "link": "adsl1", "what": "down" }]));
+        assert!(code == 0 && text.contains("adsl1") && text.contains("down"), "{text}");
     }
 }

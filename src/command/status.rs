@@ -3,35 +3,30 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
 
+use super::text::{Paint, bar, bytes, clean_value, cut, duration, milliseconds, percent, rate, wrap};
 use crate::daemon::control::{Command, ask};
 
-/// How often `--watch` looks.
-const REFRESH: Duration = Duration::from_secs(1);
 /// Cells of a bar.
-const BAR: usize = 10;
+const BAR: usize = 9;
 
 /// Shows the state once, or again and again; gives the exit code.
 pub fn run(socket: &Path, json: bool, watch: bool) -> u8 {
-    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    loop {
-        let status = match ask(socket, &Command::Status) {
-            Ok(status) => status,
-            Err(error) => return super::no_daemon(socket, &error),
-        };
-        let text = if json { format!("{status:#}\n") } else { render(&status, colour) };
-        let clear = if watch && io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-        let mut out = io::stdout().lock();
-        // A reader that has gone away ends the watching.
-        if out.write_all(format!("{clear}{text}").as_bytes()).and_then(|()| out.flush()).is_err() || !watch {
-            return 0;
-        }
-        drop(out);
-        std::thread::sleep(REFRESH);
+    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    if watch {
+        return super::watch::run(socket, json, colour);
     }
+    let status = match ask(socket, &Command::Status) {
+        Ok(status) => status,
+        Err(error) => return super::no_daemon(socket, &error),
+    };
+    let text = if json { format!("{status:#}\n") } else { render(&status, colour) };
+    let mut out = io::stdout().lock();
+    // Whoever read our output may have had enough of it.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    0
 }
 
 /// Shows what the daemon has set in the kernel; gives the exit code.
@@ -41,8 +36,7 @@ pub fn routes(socket: &Path, json: bool, out: &mut dyn io::Write) -> u8 {
         Err(error) => return super::no_daemon(socket, &error),
     };
     if let Some(error) = reply["error"].as_str() {
-        eprintln!("bonding: {error}");
-        return super::FAILED;
+        return super::failure(error);
     }
     let text = match json {
         true => format!("{reply:#}\n"),
@@ -58,6 +52,7 @@ pub fn routes(socket: &Path, json: bool, out: &mut dyn io::Write) -> u8 {
 
 /// The state as text for a person, within 80 columns.
 pub fn render(status: &Value, colour: bool) -> String {
+    let status = &clean_value(status);
     let paint = Paint(colour);
     let mut text = String::new();
     let uptime = duration(number(status, "uptime_ms"));
@@ -72,98 +67,135 @@ pub fn render(status: &Value, colour: bool) -> String {
     let _ = writeln!(text, "  public key: {}", string(endpoint, "public_key"));
     if let Some(listen) = status["listen"].as_array().filter(|listen| !listen.is_empty()) {
         let listen: Vec<_> = listen.iter().filter_map(Value::as_str).collect();
-        let _ = writeln!(text, "  listening on: {}", listen.join(", "));
+        text.push_str(&wrap(&format!("listening on: {}", listen.join(", ")), 2));
     }
-    if let Some(reload) = status.get("reload").filter(|r| r["ok"] == false) {
-        let _ = writeln!(text, "  {}: {}", paint.red("last reload refused"), string(reload, "message"));
+    if let Some(reload) = status.get("reload").filter(|reload| reload["ok"] == false) {
+        let _ = writeln!(text, "  {}", paint.red("last reload refused:"));
+        let details = reload["details"].as_array().filter(|details| !details.is_empty());
+        let lines = match details {
+            Some(details) => details.iter().filter_map(Value::as_str).collect(),
+            None => vec![string(reload, "message")],
+        };
+        lines.iter().for_each(|line| text.push_str(&wrap(line, 4)));
     }
     let peers = endpoint["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
     for peer in peers {
-        render_peer(peer, status, &paint, &mut text);
+        render_peer(peer, status, paint, &mut text);
     }
-    if let Some(drops) = endpoint["drops"].as_object().filter(|d| !d.is_empty()) {
+    if peers.is_empty() {
+        let _ = writeln!(text, "\nno peer is configured");
+    }
+    if let Some(drops) = endpoint["drops"].as_object().filter(|drops| !drops.is_empty()) {
         let drops: Vec<_> = drops.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        let _ = writeln!(text, "\ndropped: {}", drops.join(", "));
+        let _ = write!(text, "\n{}", wrap(&format!("dropped: {}", drops.join(", ")), 0));
     }
     text
 }
 
-fn render_peer(peer: &Value, status: &Value, paint: &Paint, text: &mut String) {
+fn render_peer(peer: &Value, status: &Value, paint: Paint, text: &mut String) {
     let name = status["peers"][number(peer, "peer").to_string()].as_str().unwrap_or("peer");
-    let state = if peer["up"] == true { paint.green("up") } else { paint.red("down") };
-    let _ = writeln!(text, "\n{}: {state} for {}", paint.bold(name), duration(number(peer, "since_ms")));
+    let up = peer["up"] == true;
+    let state = if up { paint.green("up") } else { paint.red("down") };
+    let links = peer["links"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // Each link says below why it is not up.
+    let why = match (up, links.is_empty(), status["role"] == "server") {
+        (true, _, _) => "",
+        (false, true, true) => ": it has not called yet",
+        (false, true, false) => ": it has no links",
+        (false, false, _) => ": none of its links is up",
+    };
+    let _ = writeln!(text, "\n{}: {state} for {}{why}", paint.bold(name), duration(number(peer, "since_ms")));
     let _ = writeln!(text, "  public key: {}", string(peer, "public_key"));
     let handshake = match peer["last_handshake_ms"].as_u64() {
         Some(ms) => format!("{} ago", duration(ms)),
         None => "never".to_owned(),
     };
+    let _ = writeln!(text, "  latest handshake: {handshake}");
     let cipher = match string(peer, "cipher") {
-        "none" => paint.red("none: data is not encrypted"),
+        "none" => paint.red("none, data is not encrypted"),
         "" => "-".to_owned(),
         cipher => cipher.to_owned(),
     };
     let _ = writeln!(
         text,
-        "  latest handshake: {handshake}; cipher: {cipher}; policy: {}",
-        string(peer, "policy")
-    );
-    let _ = writeln!(
-        text,
-        "  transfer: {} received, {} sent; MTU {}",
-        bytes(number(peer, "rx_bytes")),
-        bytes(number(peer, "tx_bytes")),
+        "  cipher: {cipher}; policy: {}; MTU: {}",
+        string(peer, "policy"),
         number(peer, "tunnel_mtu"),
     );
     let _ = writeln!(
         text,
-        "  sent again: {}; dropped by the queue: {}; gaps given up: {}",
+        "  transfer: {} received, {} sent",
+        bytes(number(peer, "rx_bytes")),
+        bytes(number(peer, "tx_bytes")),
+    );
+    let counts = format!(
+        "sent again: {}; dropped by the queue: {}; gaps given up: {}; duplicates: {}",
         number(peer, "resent"),
         number(peer, "queue_drops"),
         number(peer, "gaps_given_up"),
+        number(peer, "duplicates"),
     );
-    let links = peer["links"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if links.is_empty() {
-        return;
-    }
-    let _ = writeln!(
-        text,
-        "\n  {:<12} {:<8} {:>7} {:>5} {:>9} {:>9} {:>9}  {:<10}",
-        "link", "state", "rtt ms", "loss", "down", "up", "up max", "up load"
-    );
-    for link in links {
-        render_link(link, status, paint, text);
+    text.push_str(&wrap(&counts, 2));
+    if !links.is_empty() {
+        let _ = write!(text, "\n{}", links_table(links, status, paint));
     }
 }
 
-fn render_link(link: &Value, status: &Value, paint: &Paint, text: &mut String) {
-    let state = string(link, "state");
+/// A table of links, one line each and the reason below those that are not up, within 80 columns.
+///
+/// `links` are [`LinkStatus`](crate::bond::status::LinkStatus) as JSON. `status` is the daemon's status, for the
+/// interface of each link and what the daemon knows of it, or `Value::Null`.
+pub fn render_links(links: &[Value], status: &Value, colour: bool) -> String {
+    let links: Vec<_> = links.iter().map(clean_value).collect();
+    links_table(&links, &clean_value(status), Paint(colour))
+}
+
+fn links_table(links: &[Value], status: &Value, paint: Paint) -> String {
+    let mut text = format!(
+        "  {:<15} {:<8} {:>6} {:>5} {:>9} {:>9} {:>9} up load\n",
+        "link", "state", "rtt ms", "loss", "down", "up", "up max"
+    );
+    for link in links {
+        render_link(link, status, paint, &mut text);
+    }
+    text
+}
+
+fn render_link(link: &Value, status: &Value, paint: Paint, text: &mut String) {
+    let (name, state) = (string(link, "name"), string(link, "state"));
     let painted = format!("{state:<8}");
     let painted = match state {
         "up" => paint.green(&painted),
         "joining" | "suspect" => paint.yellow(&painted),
         _ => paint.red(&painted),
     };
-    let rtt = link["rtt_ms"].as_f64().map_or("-".to_owned(), |ms| format!("{ms:.1}"));
-    let loss = 100.0 * link["tx_loss"].as_f64().unwrap_or(0.0).max(0.0);
+    let rtt = link["rtt_ms"].as_f64().map_or("-".to_owned(), milliseconds);
     let (sent, most) = (number(link, "tx_rate"), link["tx_capacity"].as_u64());
-    let _ = writeln!(
-        text,
-        "  {:<12} {painted} {rtt:>7} {:>5} {:>9} {:>9} {:>9}  {}",
-        cut(string(link, "name"), 12),
-        format!("{loss:.1}%"),
+    let line = format!(
+        "  {:<15} {painted} {rtt:>6} {:>5} {:>9} {:>9} {:>9} {}",
+        cut(name, 15),
+        percent(link["tx_loss"].as_f64().unwrap_or(0.0)),
         rate(number(link, "rx_rate")),
         rate(sent),
         most.map_or("-".to_owned(), rate),
-        bar(sent, most),
+        bar(sent, most, BAR),
     );
+    let _ = writeln!(text, "{}", line.trim_end());
     // What the daemon knows of the link's place says more than that the core has no path.
-    let note = status["links"][string(link, "name")]["note"].as_str().unwrap_or_default();
+    let note = status["links"][name]["note"].as_str().unwrap_or_default();
     let reason = if note.is_empty() || state == "disabled" { string(link, "reason") } else { note };
-    if !reason.is_empty() {
-        let interface = status["interfaces"][string(link, "name")].as_str().filter(|i| !i.is_empty());
-        let place = interface.map(|i| format!(" ({i})")).unwrap_or_default();
-        let _ = writeln!(text, "    {reason}{place}, for {}", duration(number(link, "since_ms")));
-    }
+    let reason = match (reason, state) {
+        ("", "up") => return,
+        ("", "disabled") => "taken out of the bond",
+        ("", "joining") => "waiting for the other end's answer",
+        ("", "suspect") => "an answer is overdue",
+        ("", _) => "nothing comes through",
+        (reason, _) => reason,
+    };
+    let interface = status["interfaces"][name].as_str().filter(|interface| !interface.is_empty());
+    let place = interface.map(|interface| format!(" ({interface})")).unwrap_or_default();
+    let since = duration(number(link, "since_ms"));
+    text.push_str(&wrap(&format!("{reason}{place}, for {since}"), 4));
 }
 
 /// The last state changes as text.
@@ -184,49 +216,6 @@ pub fn render_events(events: &Value) -> String {
     text
 }
 
-/// Bits a second, for people.
-pub fn rate(bits: u64) -> String {
-    match bits {
-        0 => "0".to_owned(),
-        1..1_000_000 => format!("{:.0} kbit", bits as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} Mbit", bits as f64 / 1e6),
-        _ => format!("{:.2} Gbit", bits as f64 / 1e9),
-    }
-}
-
-fn bytes(count: u64) -> String {
-    let (mut value, mut unit) = (count as f64, "B");
-    for next in ["KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    if unit == "B" { format!("{count} B") } else { format!("{value:.2} {unit}") }
-}
-
-fn duration(ms: u64) -> String {
-    let s = ms / 1_000;
-    match s {
-        0 => format!("{ms} ms"),
-        1..60 => format!("{s} s"),
-        60..3_600 => format!("{} min {} s", s / 60, s % 60),
-        3_600..86_400 => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
-        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3_600),
-    }
-}
-
-fn bar(now: u64, most: Option<u64>) -> String {
-    let Some(most) = most.filter(|most| *most > 0) else { return String::new() };
-    let filled = usize::try_from(now.saturating_mul(BAR as u64) / most).unwrap_or(BAR).min(BAR);
-    format!("{}{}", "#".repeat(filled), ".".repeat(BAR - filled))
-}
-
-fn cut(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
-}
-
 fn string<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
 }
@@ -235,81 +224,6 @@ fn number(value: &Value, field: &str) -> u64 {
     value[field].as_u64().unwrap_or_default()
 }
 
-struct Paint(bool);
-
-impl Paint {
-    fn with(&self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    fn bold(&self, text: &str) -> String {
-        self.with("1", text)
-    }
-
-    fn green(&self, text: &str) -> String {
-        self.with("32", text)
-    }
-
-    fn yellow(&self, text: &str) -> String {
-        self.with("33", text)
-    }
-
-    fn red(&self, text: &str) -> String {
-        self.with("31", text)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_screen_is_as_it_should_be() {
-        let status = serde_json::json!({
-            "version": 1, "role": "client", "ifname": "bond0", "uptime_ms": 3_723_000,
-            "reload": { "ok": false, "message": "/etc/config/bonding:3: no" },
-            "interfaces": { "adsl1": "wan0", "lte": "wwan", "sat": "wan9" },
-            "links": { "adsl1": { "note": "" }, "sat": { "note": "netifd has no interface 'wan9'" } }, "peers": { "0": "server" },
-            "endpoint": {
-                "public_key": "K=", "drops": { "replayed": 3 },
-                "peers": [{
-                    "peer": 0, "public_key": "S=", "up": true, "since_ms": 65_000, "cipher": "aes-256-gcm",
-                    "policy": "adaptive", "last_handshake_ms": 900, "tunnel_mtu": 1432,
-                    "tx_bytes": 1_048_576, "rx_bytes": 12, "resent": 4, "queue_drops": 5, "gaps_given_up": 0,
-                    "links": [
-                        { "name": "adsl1", "state": "up", "reason": "", "rtt_ms": 25.04, "tx_loss": 0.004,
-                          "rx_rate": 11_800_000, "tx_rate": 500_000, "tx_capacity": 1_000_000 },
-                        { "name": "lte", "state": "down", "reason": "the other end does not answer",
-                          "since_ms": 5_000, "rtt_ms": null, "tx_loss": 0.0, "rx_rate": 0, "tx_rate": 0,
-                          "tx_capacity": null },
-                        { "name": "sat", "state": "down", "reason": "no address or route", "since_ms": 9_000,
-                          "rtt_ms": null, "tx_loss": 0.0, "rx_rate": 0, "tx_rate": 0, "tx_capacity": null }
-                    ]
-                }]
-            }
-        });
-        let expected = "\
-bond: bond0 (client), running for 1 h 2 min
-  public key: K=
-  last reload refused: /etc/config/bonding:3: no
-
-server: up for 1 min 5 s
-  public key: S=
-  latest handshake: 900 ms ago; cipher: aes-256-gcm; policy: adaptive
-  transfer: 12 B received, 1.00 MiB sent; MTU 1432
-  sent again: 4; dropped by the queue: 5; gaps given up: 0
-
-  link         state     rtt ms  loss      down        up    up max  up load   
-  adsl1        up          25.0  0.4% 11.8 Mbit  500 kbit  1.0 Mbit  #####.....
-  lte          down           -  0.0%         0         0         -  
-    the other end does not answer (wwan), for 5 s
-  sat          down           -  0.0%         0         0         -  
-    netifd has no interface 'wan9' (wan9), for 9 s
-
-dropped: 3 replayed
-";
-        assert_eq!(render(&status, false), expected);
-        assert!(render(&status, false).lines().all(|line| line.len() <= 80));
-        assert!(render(&status, true).contains("\x1b[32mup"));
-    }
-}
+#[path = "status_tests.rs"]
+mod tests;

@@ -19,7 +19,7 @@ mod log;
 mod problem;
 mod read;
 mod reader;
-mod spelling;
+pub(crate) mod spelling;
 
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,0 +1,159 @@
+//! The screens of `bonding status` and `bonding events`, letter for letter.
+
+use serde_json::json;
+
+use super::*;
+use crate::command::text::COLUMNS;
+
+fn client() -> Value {
+    json!({
+        "version": 1, "role": "client", "ifname": "bond0", "uptime_ms": 3_723_000,
+        "reload": {
+            "ok": false,
+            "message": "the configuration was refused, the old one stays: …",
+            "details": [
+                "/etc/config/bonding:3: section 'adsl1', option 'upload': 'fast' is not a rate",
+                "/etc/config/bonding:9: no"
+            ]
+        },
+        "interfaces": { "adsl1": "wan0", "lte": "wwan", "sat": "wan9" },
+        "links": { "adsl1": { "note": "" }, "sat": { "note": "netifd has no interface 'wan9'" } }, "peers": { "0": "server" },
+        "endpoint": {
+            "public_key": "K=", "drops": { "replayed": 3 },
+            "peers": [{
+                "peer": 0, "public_key": "S=", "up": true, "since_ms": 65_000, "cipher": "aes-256-gcm",
+                "policy": "adaptive", "last_handshake_ms": 900, "tunnel_mtu": 1432, "tx_bytes": 1_048_576,
+                "rx_bytes": 12, "resent": 4, "queue_drops": 5, "gaps_given_up": 0, "duplicates": 2,
+                "links": [
+                    { "name": "adsl1", "state": "up", "reason": "", "since_ms": 65_000, "rtt_ms": 25.04,
+                      "tx_loss": 0.004, "rx_rate": 11_800_000, "tx_rate": 500_000, "tx_capacity": 1_000_000 },
+                    { "name": "lte", "state": "down", "reason": "the other end does not answer",
+                      "since_ms": 5_000, "rtt_ms": null, "tx_loss": 0.0, "rx_rate": 0, "tx_rate": 0,
+                      "tx_capacity": null },
+                    { "name": "sat", "state": "down", "reason": "no address or route", "since_ms": 9_000,
+                      "rtt_ms": null, "tx_loss": 0.0, "rx_rate": 0, "tx_rate": 0, "tx_capacity": null }
+                ]
+            }]
+        }
+    })
+}
+
+#[test]
+fn a_client() {
+    let expected = "\
+bond: bond0 (client), running for 1 h 2 min
+  public key: K=
+  last reload refused:
+    /etc/config/bonding:3: section 'adsl1', option 'upload': 'fast' is not a
+    rate
+    /etc/config/bonding:9: no
+
+server: up for 1 min 5 s
+  public key: S=
+  latest handshake: 900 ms ago
+  cipher: aes-256-gcm; policy: adaptive; MTU: 1432
+  transfer: 12 B received, 1.00 MiB sent
+  sent again: 4; dropped by the queue: 5; gaps given up: 0; duplicates: 2
+
+  link            state    rtt ms  loss      down        up    up max up load
+  adsl1           up         25.0  0.4% 11.8 Mbit  500 kbit  1.0 Mbit ####.....
+  lte             down          -  0.0%         0         0         -
+    the other end does not answer (wwan), for 5 s
+  sat             down          -  0.0%         0         0         -
+    netifd has no interface 'wan9' (wan9), for 9 s
+
+dropped: 3 replayed
+";
+    assert_eq!(render(&client(), false), expected);
+}
+
+#[test]
+fn a_server_that_nobody_called() {
+    let status = json!({
+        "role": "server", "ifname": "bond0", "uptime_ms": 900, "reload": null, "listen": ["[::]:5511", "0.0.0.0:5512"], "interfaces": {},
+        "peers": { "4": "home" },
+        "endpoint": { "public_key": "S=", "drops": {}, "peers": [{
+            "peer": 4, "public_key": "K=", "up": false, "since_ms": 900, "cipher": "", "policy": "adaptive",
+            "last_handshake_ms": null, "tunnel_mtu": 1280, "links": []
+        }] }
+    });
+    let expected = "\
+bond: bond0 (server), running for 900 ms
+  public key: S=
+  listening on: [::]:5511, 0.0.0.0:5512
+
+home: down for 900 ms: it has not called yet
+  public key: K=
+  latest handshake: never
+  cipher: -; policy: adaptive; MTU: 1280
+  transfer: 0 B received, 0 B sent
+  sent again: 0; dropped by the queue: 0; gaps given up: 0; duplicates: 0
+";
+    assert_eq!(render(&status, false), expected);
+}
+
+#[test]
+fn whatever_is_not_up_says_why() {
+    for state in ["disabled", "down", "joining", "suspect"] {
+        let screen = render_links(&[json!({ "name": "a", "state": state })], &Value::Null, false);
+        let reason = screen.lines().nth(2).unwrap_or_default();
+        assert!(reason.starts_with("    ") && reason.ends_with(", for 0 ms"), "{state}: {screen}");
+    }
+    let up = render_links(&[json!({ "name": "a", "state": "up", "reason": "" })], &Value::Null, false);
+    assert_eq!(up.lines().count(), 2);
+}
+
+#[test]
+fn the_longest_lines_fit() {
+    let mut status = client();
+    let peer = &mut status["endpoint"]["peers"][0];
+    peer["policy"] = json!("active-backup");
+    peer["cipher"] = json!("chacha20-poly1305");
+    for counter in ["rx_bytes", "tx_bytes", "resent", "queue_drops", "gaps_given_up", "duplicates"] {
+        peer[counter] = json!(u64::MAX);
+    }
+    peer["links"][0] = json!({
+        "name": "fifteen-letters", "state": "disabled", "reason": "because ".repeat(40), "since_ms": u64::MAX,
+        "rtt_ms": 99_999.9, "tx_loss": 1.0, "rx_rate": 99_949_999, "tx_rate": 99_949_999,
+        "tx_capacity": 99_949_999
+    });
+    for n in 0..20 {
+        status["endpoint"]["drops"][format!("a reason with the number {n}")] = json!(u64::MAX);
+    }
+    let screen = render(&status, false);
+    for line in screen.lines() {
+        assert!(line.chars().count() <= COLUMNS, "{line}");
+    }
+    assert!(screen.contains("fifteen-letters disabled 100000  100% 99.9 Mbit"), "{screen}");
+}
+
+#[test]
+fn colours_change_no_letter() {
+    let painted = render(&client(), true);
+    assert!(painted.contains("\x1b[32mup"));
+    let mut plain = painted;
+    for code in ["0", "1", "31", "32", "33"] {
+        plain = plain.replace(&format!("\x1b[{code}m"), "");
+    }
+    assert_eq!(plain, render(&client(), false));
+}
+
+#[test]
+fn the_other_end_cannot_write_to_the_terminal() {
+    let mut status = client();
+    status["endpoint"]["peers"][0]["links"][1]["reason"] = json!("\x1b]0;owned\x07");
+    status["endpoint"]["peers"][0]["links"][1]["name"] = json!("\x1b[2J");
+    status["reload"]["details"][0] = json!("\x1b[2J");
+    status["links"]["sat"]["note"] = json!("\x1b[2J");
+    let screen = render(&status, false);
+    assert!(screen.chars().all(|c| c == '\n' || !c.is_control()), "{screen:?}");
+    let links = [json!({ "name": "\x1b[2J", "state": "up" })];
+    assert!(!render_links(&links, &Value::Null, false).contains('\x1b'));
+}
+
+#[test]
+fn another_version_makes_no_panic() {
+    for status in [json!(null), json!([]), json!({ "endpoint": { "peers": [null, 3] } }), json!("x")] {
+        assert!(render(&status, false).starts_with("bond: "));
+    }
+}

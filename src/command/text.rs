@@ -1,0 +1,209 @@
+//! Text for a terminal: numbers with units, lines of 80 columns, colours, and nothing that steers the terminal.
+
+use serde_json::Value;
+
+/// Columns of the narrowest terminal that everything fits.
+pub const COLUMNS: usize = 80;
+
+/// Bits a second, for people; at most 9 characters below 1000 Gbit.
+pub fn rate(bits: u64) -> String {
+    match bits {
+        0 => "0".to_owned(),
+        1..999_500 => format!("{:.0} kbit", bits as f64 / 1e3),
+        999_500..99_950_000 => format!("{:.1} Mbit", bits as f64 / 1e6),
+        99_950_000..999_500_000 => format!("{:.0} Mbit", bits as f64 / 1e6),
+        999_500_000..9_995_000_000 => format!("{:.2} Gbit", bits as f64 / 1e9),
+        9_995_000_000..99_950_000_000 => format!("{:.1} Gbit", bits as f64 / 1e9),
+        _ => format!("{:.0} Gbit", bits as f64 / 1e9),
+    }
+}
+
+/// Bytes, in the units of `wg show`.
+pub fn bytes(count: u64) -> String {
+    let (mut value, mut unit) = (count as f64, "B");
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit == "B" { format!("{count} B") } else { format!("{value:.2} {unit}") }
+}
+
+/// Milliseconds, as the two largest units that count.
+pub fn duration(ms: u64) -> String {
+    let s = ms / 1_000;
+    match s {
+        0 => format!("{ms} ms"),
+        1..60 => format!("{s} s"),
+        60..3_600 => format!("{} min {} s", s / 60, s % 60),
+        3_600..86_400 => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
+/// A delay in milliseconds; at most 6 characters below 100 s.
+pub fn milliseconds(ms: f64) -> String {
+    if ms < 999.95 { format!("{ms:.1}") } else { format!("{ms:.0}") }
+}
+
+/// A share (0 to 1) in percent; at most 5 characters.
+pub fn percent(share: f64) -> String {
+    let percent = 100.0 * share.clamp(0.0, 1.0);
+    if percent < 99.95 { format!("{percent:.1}%") } else { "100%".to_owned() }
+}
+
+/// How much of `most` is used, as a bar of `cells` characters; empty if `most` is not known.
+pub fn bar(now: u64, most: Option<u64>, cells: usize) -> String {
+    let Some(most) = most.filter(|most| *most > 0) else { return String::new() };
+    let share = u128::from(now) * cells as u128 / u128::from(most);
+    let filled = usize::try_from(share).unwrap_or(cells).min(cells);
+    format!("{}{}", "#".repeat(filled), ".".repeat(cells - filled))
+}
+
+/// `text` in lines of at most [`COLUMNS`], each `indent` deep. A word that is too long keeps its line to itself.
+pub fn wrap(text: &str, indent: usize) -> String {
+    let mut wrapped = String::new();
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length <= COLUMNS {
+            wrapped.push(' ');
+            column += 1 + length;
+        } else {
+            if column > 0 {
+                wrapped.push('\n');
+            }
+            wrapped.push_str(&" ".repeat(indent));
+            column = indent + length;
+        }
+        wrapped.push_str(word);
+    }
+    if column > 0 {
+        wrapped.push('\n');
+    }
+    wrapped
+}
+
+/// The first `most` characters.
+pub fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
+/// `text` without characters that steer a terminal or turn the direction of writing: names and reasons can come from
+/// the other end.
+pub fn clean(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// [`clean`] for all texts of a reply. Field names come from us or, as links, from the configuration: they are only
+/// looked up.
+pub fn clean_value(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(clean(text)),
+        Value::Array(items) => items.iter().map(clean_value).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(name, field)| (name.clone(), clean_value(field))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Paint(pub bool);
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// For what a paragraph is about.
+    pub fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    /// For what is as it should be.
+    pub fn green(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    /// For what may get better alone.
+    pub fn yellow(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    /// For what somebody should look at.
+    pub fn red(self, text: &str) -> String {
+        self.with("31", text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_fit_their_column() {
+        for (bits, text) in [
+            (0, "0"),
+            (1, "0 kbit"),
+            (500_000, "500 kbit"),
+            (999_499, "999 kbit"),
+            (999_500, "1.0 Mbit"),
+            (11_800_000, "11.8 Mbit"),
+            (99_949_999, "99.9 Mbit"),
+            (99_950_000, "100 Mbit"),
+            (999_500_000, "1.00 Gbit"),
+            (9_995_000_000, "10.0 Gbit"),
+            (100_000_000_000, "100 Gbit"),
+        ] {
+            assert_eq!(rate(bits), text);
+            assert!(text.len() <= 9);
+        }
+    }
+
+    #[test]
+    fn shares_and_delays_fit_their_column() {
+        assert_eq!(
+            [percent(-1.0), percent(0.004), percent(0.9994), percent(0.9996)].join(" "),
+            "0.0% 0.4% 99.9% 100%"
+        );
+        assert_eq!(
+            [milliseconds(0.04), milliseconds(999.94), milliseconds(99_999.0)].join(" "),
+            "0.0 999.9 99999"
+        );
+    }
+
+    #[test]
+    fn a_bar_never_leaves_its_cells() {
+        assert_eq!(bar(5, Some(10), 4), "##..");
+        assert_eq!(bar(u64::MAX, Some(1), 4), "####");
+        assert_eq!(bar(u64::MAX - 1, Some(u64::MAX), 4), "###.");
+        assert_eq!((bar(5, None, 4), bar(5, Some(0), 4)), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn long_texts_go_on_in_the_next_line() {
+        let text = "word ".repeat(30);
+        let wrapped = wrap(&text, 4);
+        assert_eq!(wrapped.lines().count(), 2);
+        assert!(wrapped.lines().all(|line| line.len() <= COLUMNS && line.starts_with("    word")));
+        assert_eq!(wrapped.split_whitespace().count(), 30);
+        let word = "x".repeat(100);
+        assert_eq!(wrap(&format!("a {word} b"), 1), format!(" a\n {word}\n b\n"));
+        assert_eq!(wrap("", 2), "");
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(clean("lte\x1b[2J\u{9b}1m\u{202e}\n"), "lte\u{fffd}[2J\u{fffd}1m\u{fffd}\u{fffd}");
+        let value = serde_json::json!({ "a": ["\x07", 1, null], "b": { "c": "ü" } });
+        assert_eq!(clean_value(&value), serde_json::json!({ "a": ["\u{fffd}", 1, null], "b": { "c": "ü" } }));
+    }
+}

@@ -1,0 +1,148 @@
+//! `bonding status --watch`: the state again and again, until Ctrl-C.
+//!
+//! On a terminal it has a screen of its own, and what was there before comes back at the end. Elsewhere the states
+//! follow each other: as JSON, one line each.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+
+use super::status::render;
+use super::text::wrap;
+use crate::daemon::control::{Command, ask};
+
+/// How often it looks.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Alternate screen (xterm's private mode 1049), and no cursor (mode 25).
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+const HOME: &str = "\x1b[H";
+const ERASE_LINE_END: &str = "\x1b[K";
+const ERASE_BELOW: &str = "\x1b[J";
+
+/// Shows the state every second; gives the exit code.
+///
+/// Ends with 0 on Ctrl-C, SIGTERM and SIGHUP and when nobody reads the output any more. On a terminal a daemon that
+/// goes away is waited for, for it may just be restarting; elsewhere, or if it was never there, the end is that of
+/// `bonding status`.
+pub fn run(socket: &Path, json: bool, colour: bool) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return super::failure(&format!("event loop: {error}")),
+    };
+    let code = runtime.block_on(async {
+        match Signals::new() {
+            Ok(signals) => watch(socket, json, colour, signals).await,
+            Err(error) => super::failure(&format!("signals: {error}")),
+        }
+    });
+    // A question that the daemon does not answer is not waited for.
+    runtime.shutdown_background();
+    code
+}
+
+async fn watch(socket: &Path, json: bool, colour: bool, mut signals: Signals) -> u8 {
+    let own_screen = io::stdout().is_terminal() && !json;
+    let mut screen: Option<Screen> = None;
+    let mut ticks = tokio::time::interval(REFRESH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let status = tokio::select! {
+            biased;
+            () = signals.next() => return 0,
+            status = async { ticks.tick().await; question(socket).await } => status,
+        };
+        let text = match (&status, &screen) {
+            (Ok(status), _) if json => format!("{status}\n"),
+            (Ok(status), _) => render(status, colour),
+            (Err(error), Some(_)) => wrap(&super::why_no_daemon(socket, error), 0),
+            (Err(error), None) => return super::no_daemon(socket, error),
+        };
+        let text = if own_screen {
+            screen.get_or_insert_with(Screen::enter);
+            frame(&text)
+        } else {
+            text
+        };
+        let mut out = io::stdout().lock();
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            return 0;
+        }
+    }
+}
+
+/// Asks on another thread, so that signals are not kept waiting.
+async fn question(socket: &Path) -> io::Result<Value> {
+    let socket = socket.to_owned();
+    let answer = tokio::task::spawn_blocking(move || ask(&socket, &Command::Status)).await;
+    answer.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// `text` over what was on the screen before, without the flicker of an empty one.
+fn frame(text: &str) -> String {
+    let lines: String = text.lines().flat_map(|line| [line, ERASE_LINE_END, "\n"]).collect();
+    format!("{HOME}{lines}{ERASE_BELOW}")
+}
+
+/// The alternate screen; the terminal is as before when this is dropped.
+struct Screen;
+
+impl Screen {
+    fn enter() -> Screen {
+        show(ENTER);
+        Screen
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        show(LEAVE);
+    }
+}
+
+fn show(sequence: &str) {
+    let mut out = io::stdout().lock();
+    // A terminal that is gone needs no order.
+    let _ = out.write_all(sequence.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The signals that end a program which a person watches.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_leaves_nothing_of_the_one_before() {
+        assert_eq!(frame("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+        assert_eq!(frame(""), "\x1b[H\x1b[J");
+    }
+}
