@@ -31,7 +31,7 @@ test:
 
 lint:
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	$(CARGO) clippy $(PROFILE) --workspace --all-targets -- --deny warnings
 
 clean:
 	$(CARGO) clean

@@ -209,10 +209,10 @@ impl Bond {
         let deadline = Instant::now() + limit;
         loop {
             let status = self.status(end);
-            if let Ok(status) = &status {
-                if condition(status) {
-                    return Ok(status.clone());
-                }
+            if let Ok(status) = &status
+                && condition(status)
+            {
+                return Ok(status.clone());
             }
             if Instant::now() >= deadline {
                 let mut message = format!("not within {limit:?}; last status: {status:?}\n");

@@ -62,12 +62,12 @@ impl Classifier {
                 ICMP | ICMPV6 => hash.add(payload.get(4..6).unwrap_or(&[])),
                 _ => {}
             }
-            if ip.protocol == TCP {
-                if let (Some(offset), Some(flags)) = (payload.get(12), payload.get(13)) {
-                    tcp = Some(*flags);
-                    let header = usize::from(offset >> 4) * 4;
-                    pure_ack = flags & (FIN | SYN | RST) == 0 && payload.len() <= header;
-                }
+            if ip.protocol == TCP
+                && let (Some(offset), Some(flags)) = (payload.get(12), payload.get(13))
+            {
+                tcp = Some(*flags);
+                let header = usize::from(offset >> 4) * 4;
+                pure_ack = flags & (FIN | SYN | RST) == 0 && payload.len() <= header;
             }
         }
         let hash = hash.finish();

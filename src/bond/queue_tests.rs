@@ -79,11 +79,11 @@ fn overload(ecn: u8) -> (Duration, u64, u64) {
         if ms % 4 == 0 {
             rig.push(&udp(1, 1_000, ecn), now);
         }
-        if ms % 5 == 0 {
-            if let Some(head) = rig.queue.head(now, &mut rig.pool) {
-                waited = head.waited;
-                rig.queue.pop();
-            }
+        if ms % 5 == 0
+            && let Some(head) = rig.queue.head(now, &mut rig.pool)
+        {
+            waited = head.waited;
+            rig.queue.pop();
         }
     }
     (waited, rig.queue.drops(), rig.queue.marks())

@@ -262,11 +262,11 @@ impl Sender {
             };
             let Some(path) = self.links[index].path else { continue };
             let size = self.datagram_size(index, &outgoing);
-            if let Some(transmit) = &transmit {
-                if transmit.path != path || size > transmit.segment_size || count >= MAX_BATCH {
-                    self.planned.push_front((id, outgoing));
-                    break;
-                }
+            if let Some(transmit) = &transmit
+                && (transmit.path != path || size > transmit.segment_size || count >= MAX_BATCH)
+            {
+                self.planned.push_front((id, outgoing));
+                break;
             }
             if !self.data(index, outgoing, now, out) {
                 continue;

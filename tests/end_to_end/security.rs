@@ -96,16 +96,15 @@ fn forged_and_replayed_packets_are_dropped_counted_and_not_answered() {
     let bond = Bond::start(&network, &setup()).expect("the bond comes up");
     for (to, end) in [(Direction::Up, End::Server), (Direction::Down, End::Client)] {
         let back = if to == Direction::Up { Direction::Down } else { Direction::Up };
-        let real = loop {
-            let packets = of(&capture.take(), to);
-            if packets.iter().any(|p| p.len() > HEADERS && p[HEADERS] >> 5 == 4) {
-                break packets;
-            }
-            capture.wait_for(1, LIMIT);
-        };
-        let transport: Vec<_> =
-            real.into_iter().filter(|p| p.len() > HEADERS && p[HEADERS] >> 5 == 4).collect();
-        let model = transport[0].clone();
+        let is_transport = |p: &Vec<u8>| p.len() > HEADERS && p[HEADERS] >> 5 == 4;
+        let deadline = Instant::now() + LIMIT;
+        let mut transport = Vec::new();
+        while transport.is_empty() && Instant::now() < deadline {
+            // An idle link is pinged, so that packets come both ways.
+            let captured = capture.wait_for(1, LIMIT);
+            transport.extend(of(&captured, to).into_iter().filter(is_transport));
+        }
+        let model = transport.first().expect("a transport packet").clone();
         let mut hostile = Vec::new();
         hostile.extend(std::iter::repeat_n(model.clone(), 50));
         for bit in 0..(model.len() - HEADERS) * 8 {
