@@ -162,6 +162,8 @@ pub struct Link {
     trains: u8,
     train_left: u8,
     changes: Vec<(LinkState, &'static str)>,
+    /// What was in flight when the link lost its path; the other links are to carry it.
+    orphans: Vec<Outgoing>,
 }
 
 /// What went over a link, with IP and UDP headers.
@@ -205,6 +207,7 @@ impl Link {
             trains: 0,
             train_left: 0,
             changes: Vec::new(),
+            orphans: Vec::new(),
         }
     }
 
@@ -250,6 +253,7 @@ impl Link {
         let was_enabled = self.settings.enabled;
         self.settings = settings;
         if !self.settings.enabled && was_enabled {
+            self.orphan_flight();
             self.enter(LinkState::Disabled, "taken out by the user", now);
             self.next_probe = None;
         }
@@ -259,6 +263,7 @@ impl Link {
     pub fn join(&mut self, path: Option<Path>, token: [u8; 8], now: Time) {
         self.path = path;
         self.validation = None;
+        self.orphan_flight();
         if !self.settings.enabled {
             self.enter(LinkState::Disabled, "taken out by the user", now);
             return;
@@ -385,6 +390,9 @@ impl Link {
 
     /// When [`Link::tick`] wants to be called.
     pub fn next_tick(&self) -> Option<Time> {
+        if !self.orphans.is_empty() {
+            return Some(Time::ZERO);
+        }
         let overdue = match self.state {
             LinkState::Up => self.flight.oldest_unanswered().map(|sent| sent + self.rtt.overdue()),
             LinkState::Suspect => Some(self.since + self.suspect_limit()),
@@ -395,6 +403,7 @@ impl Link {
 
     /// Does what time asks for. The payloads that a link which has become suspect carried go to `lost`.
     pub fn tick(&mut self, lost: &mut Vec<Outgoing>, now: Time) {
+        lost.append(&mut self.orphans);
         match self.state {
             LinkState::Disabled => return,
             LinkState::Up => {
@@ -534,6 +543,10 @@ impl Link {
             self.trains = self.trains.wrapping_add(1);
             self.train_left = TRAIN_LENGTH;
         }
+    }
+
+    fn orphan_flight(&mut self) {
+        self.orphans.extend(self.flight.take_all());
     }
 
     fn suspect_limit(&self) -> Duration {
