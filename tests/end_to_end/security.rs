@@ -61,21 +61,8 @@ fn a_client_with_the_wrong_server_key_is_not_answered() {
 }
 
 #[test]
-fn a_client_with_the_wrong_preshared_key_gets_no_session() {
-    // Here the server answers once a try, since the pre-shared key is first used in its answer (Noise IKpsk2).
-    let Some(network) = network("wrong psk", Plan::new(Scenario::sym2())) else { return };
-    let mut bond = Bond::prepare(&network, &Setup { preshared: true, ..setup() }).expect("the files");
-    let config = bond.config(End::Client).to_owned();
-    let text = std::fs::read_to_string(&config).expect("the file");
-    std::fs::write(&config, other_key(&text, "preshared_key")).expect("the file");
-    bond.launch(End::Server).expect("the server starts");
-    bond.launch(End::Client).expect("the client starts");
-    let undecryptable =
-        |status: &Value| status["endpoint"]["drops"]["handshake undecryptable"].as_u64() >= Some(3);
-    bond.wait_for(End::Client, LIMIT, undecryptable).expect("the client drops and counts the answers");
-    for end in [End::Client, End::Server] {
-        assert_eq!(links_in_state(&bond.status(end).expect("a status"), "up"), 0);
-    }
+fn a_client_with_the_wrong_preshared_key_is_not_answered() {
+    stays_silent("wrong psk", true, |text| other_key(text, "preshared_key"));
 }
 
 /// Counts what the capture has seen in one direction within a time.

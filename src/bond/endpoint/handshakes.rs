@@ -403,6 +403,7 @@ impl Endpoint {
             HandshakeError::WrongMac1 => "handshake for another key",
             HandshakeError::RateLimited => "handshake rate limited",
             HandshakeError::Undecryptable => "handshake undecryptable",
+            HandshakeError::WrongPresharedKey => "handshake with another preshared key",
             HandshakeError::Duplicate => "handshake copy",
             HandshakeError::Replayed => "handshake replayed",
             HandshakeError::NotAwaited => "handshake not awaited",

@@ -11,7 +11,9 @@ use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey, Random};
 use crate::bond::noise::{KeyPair, MESSAGE_1_OVERHEAD, Noise};
 use crate::bond::session::LineageId;
 
-use super::message::{InitiationPayload, PayloadError, ResponseParts, ResponsePayload, Status, append_mac};
+use super::message::{
+    InitiationPayload, PayloadError, ResponseParts, ResponsePayload, Status, append_mac, psk_proof,
+};
 use super::{Established, HandshakeError, MAX_SETTINGS, Refusal, Role, establish};
 
 /// Attempts whose answer is still welcome: a link's round trip can be longer than the pause between two attempts.
@@ -88,6 +90,7 @@ impl Initiator {
         }
         let payload = InitiationPayload {
             timestamp,
+            psk_proof: psk_proof(&self.psk, timestamp, &self.local.public),
             aes_instructions: self.offer.aes_instructions,
             lineage,
             policy: self.offer.policy,

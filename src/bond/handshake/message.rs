@@ -4,22 +4,23 @@ use crate::bond::cipher::{Cipher, CipherList, CipherPolicy};
 use crate::bond::cookie::Mac;
 use crate::bond::hash::{self, MAC_LEN};
 use crate::bond::header::DatagramType;
+use crate::bond::keys::{PresharedKey, PublicKey};
 use crate::bond::noise::{MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD};
 use crate::bond::session::LineageId;
 
 use super::MAX_SETTINGS;
 
-/// The version of the messages' content. Version and timestamp come first in every version.
+/// The version of the messages' content. Version, timestamp and proof of the pre-shared key come first in every version.
 pub(crate) const VERSION: u8 = 1;
 
 /// Type and reserved bytes, session index.
 const HEAD_LEN: usize = 8;
 
-/// Version, timestamp: all that is known of a payload of another version.
-const MIN_INITIATION_PAYLOAD: usize = 9;
+/// Version, timestamp, proof: all that is known of a payload of another version.
+const MIN_INITIATION_PAYLOAD: usize = 1 + 8 + MAC_LEN;
 
 const MAX_CIPHERS: usize = 8;
-const MAX_INITIATION_PAYLOAD: usize = 1 + 8 + 1 + 8 + 1 + MAX_CIPHERS + 1 + MAX_SETTINGS;
+const MAX_INITIATION_PAYLOAD: usize = MIN_INITIATION_PAYLOAD + 1 + 8 + 1 + MAX_CIPHERS + 1 + MAX_SETTINGS;
 const MAX_RESPONSE_PAYLOAD: usize = 1 + 4 + 1 + 1 + 1 + 1 + MAX_CIPHERS + 1 + MAX_SETTINGS;
 
 /// An initiation, taken apart; nothing but its layout has been checked.
@@ -92,10 +93,18 @@ pub(crate) fn append_mac<const KEY: usize>(message: &mut Vec<u8>, key: &[u8; KEY
     mac
 }
 
-/// What an initiation says, behind version and timestamp.
+/// Shows in an initiation that its maker has the pre-shared key too. In IKpsk2 that key enters with the response: without
+/// the proof a responder would have to answer before it knows.
+pub(crate) fn psk_proof(psk: &PresharedKey, timestamp: u64, initiator: &PublicKey) -> Mac {
+    hash::mac128(psk.as_bytes(), &[b"bonding psk v1", &timestamp.to_be_bytes(), initiator.as_bytes()])
+}
+
+/// What an initiation says, behind the version.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InitiationPayload {
     pub timestamp: u64,
+    /// See [`psk_proof`].
+    pub psk_proof: Mac,
     pub aes_instructions: bool,
     /// The lineage that the initiator wants to continue.
     pub lineage: Option<LineageId>,
@@ -106,10 +115,11 @@ pub(crate) struct InitiationPayload {
 /// Why a payload is not understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PayloadError {
-    /// It is of another version; the timestamp is known all the same.
+    /// It is of another version; timestamp and proof are known all the same.
     Version {
         version: u8,
         timestamp: u64,
+        psk_proof: Mac,
     },
     Malformed,
 }
@@ -118,6 +128,7 @@ impl InitiationPayload {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.timestamp.to_be_bytes());
+        out.extend_from_slice(&self.psk_proof);
         out.push(u8::from(self.aes_instructions));
         out.extend_from_slice(&self.lineage.map_or(0, LineageId::get).to_be_bytes());
         write_policy(&mut out, &self.policy);
@@ -129,15 +140,16 @@ impl InitiationPayload {
         let mut reader = Reader(payload);
         let version = reader.byte()?;
         let timestamp = reader.u64()?;
+        let psk_proof = reader.mac()?;
         if version != VERSION {
-            return Err(PayloadError::Version { version, timestamp });
+            return Err(PayloadError::Version { version, timestamp, psk_proof });
         }
         let aes_instructions = reader.flag()?;
         let lineage = LineageId::new(reader.u64()?);
         let policy = reader.policy()?;
         let settings = reader.settings()?;
         reader.end()?;
-        Ok(InitiationPayload { timestamp, aes_instructions, lineage, policy, settings })
+        Ok(InitiationPayload { timestamp, psk_proof, aes_instructions, lineage, policy, settings })
     }
 }
 
@@ -179,7 +191,7 @@ impl ResponsePayload {
         let mut reader = Reader(payload);
         let version = reader.byte()?;
         if version != VERSION {
-            return Err(PayloadError::Version { version, timestamp: 0 });
+            return Err(PayloadError::Version { version, timestamp: 0, psk_proof: [0; MAC_LEN] });
         }
         let sender = reader.u32()?;
         let status = reader.byte()?;
@@ -240,6 +252,12 @@ impl<'p> Reader<'p> {
         let (bytes, rest) = self.0.split_first_chunk::<8>().ok_or(PayloadError::Malformed)?;
         self.0 = rest;
         Ok(u64::from_be_bytes(*bytes))
+    }
+
+    fn mac(&mut self) -> Result<Mac, PayloadError> {
+        let (bytes, rest) = self.0.split_first_chunk::<MAC_LEN>().ok_or(PayloadError::Malformed)?;
+        self.0 = rest;
+        Ok(*bytes)
     }
 
     /// One byte of which only the lowest bit may be set.

@@ -60,6 +60,9 @@ pub enum HandshakeError {
     /// way.
     #[error("the message does not decrypt: check both ends' keys and the pre-shared key")]
     Undecryptable,
+    /// The initiation is from a known peer that has another pre-shared key, or none.
+    #[error("the peer uses another pre-shared key: set the same 'preshared_key' at both ends")]
+    WrongPresharedKey,
     /// A copy of an initiation that has been accepted; each is sent over all links.
     #[error("a copy of an initiation that was accepted before")]
     Duplicate,

@@ -12,7 +12,9 @@ use crate::bond::load::{HandshakeLoad, SourceLimiter};
 use crate::bond::noise::{KeyPair, MESSAGE_2_OVERHEAD, Noise};
 use crate::bond::session::LineageId;
 
-use super::message::{InitiationParts, InitiationPayload, PayloadError, ResponsePayload, Status, append_mac};
+use super::message::{
+    InitiationParts, InitiationPayload, PayloadError, ResponsePayload, Status, append_mac, psk_proof,
+};
 use super::{Established, HandshakeError, MAX_SETTINGS, Recent, Refusal, Role, establish};
 
 /// Answers initiations to one private key, from any number of peers.
@@ -90,9 +92,9 @@ impl Responder {
         let mut noise = Noise::responder(&self.local, parts.head, random);
         let payload = noise.read(parts.noise).map_err(|_| HandshakeError::Undecryptable)?;
         let peer = noise.remote_static().ok_or(HandshakeError::Undecryptable)?;
-        let (timestamp, content) = match InitiationPayload::parse(&payload) {
-            Ok(payload) => (payload.timestamp, Some(payload)),
-            Err(PayloadError::Version { timestamp, .. }) => (timestamp, None),
+        let (timestamp, psk_proof, content) = match InitiationPayload::parse(&payload) {
+            Ok(payload) => (payload.timestamp, payload.psk_proof, Some(payload)),
+            Err(PayloadError::Version { timestamp, psk_proof, .. }) => (timestamp, psk_proof, None),
             Err(PayloadError::Malformed) => return Err(HandshakeError::Malformed),
         };
         Ok(Received::Initiation(Box::new(Initiation {
@@ -101,6 +103,7 @@ impl Responder {
             sender: parts.sender,
             mac1: *parts.mac1,
             timestamp,
+            psk_proof,
             content,
             aes_instructions: self.aes_instructions,
         })))
@@ -148,7 +151,8 @@ pub struct Initiation {
     peer: PublicKey,
     sender: u32,
     mac1: Mac,
-    timestamp: u64,
+    pub(super) timestamp: u64,
+    pub(super) psk_proof: Mac,
     /// `None` when it is of another version.
     content: Option<InitiationPayload>,
     aes_instructions: bool,
@@ -180,7 +184,12 @@ impl Initiation {
         self.content.as_ref().map_or(&[], |content| &content.settings)
     }
 
-    /// Checks that the initiation is fresh, and answers it.
+    /// Whether the initiation was made by somebody who has `psk`.
+    pub fn proves(&self, psk: &PresharedKey) -> bool {
+        hash::equal(&psk_proof(psk, self.timestamp, &self.peer), &self.psk_proof)
+    }
+
+    /// Checks that the initiation is fresh and made with the peer's pre-shared key, and answers it.
     ///
     /// `local_index` must differ from the indexes of this end's other sessions; `resumable` is what
     /// [`Sealer::lineage`](crate::bond::session::Sealer::lineage) says of this peer; `settings` are for the peer's
@@ -198,6 +207,9 @@ impl Initiation {
     ) -> Result<Answer, HandshakeError> {
         if settings.len() > MAX_SETTINGS {
             return Err(HandshakeError::SettingsTooLong);
+        }
+        if !self.proves(&record.psk) {
+            return Err(HandshakeError::WrongPresharedKey);
         }
         if record.last_timestamp.is_some_and(|last| self.timestamp <= last) {
             let copy = record.recent.contains(&self.mac1);

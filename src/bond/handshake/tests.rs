@@ -1,11 +1,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::message::{InitiationPayload, PayloadError, ResponsePayload, Status};
+use super::message::{InitiationPayload, PayloadError, ResponsePayload, Status, psk_proof};
 use super::*;
 use crate::bond::Time;
 use crate::bond::cipher::{CipherList, CipherOffer};
-use crate::bond::cookie::{COOKIE_LIFETIME, COOKIE_SECRET_LIFETIME, mac1_key};
+use crate::bond::cookie::{COOKIE_LIFETIME, COOKIE_SECRET_LIFETIME, Mac, mac1_key};
 use crate::bond::hash::mac128;
 use crate::bond::header::{HEADER_LEN, LinkId, Seal, TAG_LEN};
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey, Random};
@@ -300,16 +300,29 @@ fn a_stranger_is_seen_as_a_stranger() {
 }
 
 #[test]
-fn the_wrong_psk_does_not_decrypt_and_the_right_response_still_does() {
+fn the_wrong_psk_is_not_answered_and_changes_nothing() {
     let mut ends = Ends::auto();
-    ends.record = record(PresharedKey::from_bytes([1; 32]), AUTO);
     let initiation = ends.initiate();
-    let response = ends.answer(&initiation);
-    assert_eq!(ends.finish(&response), Err(HandshakeError::Undecryptable));
-    assert!(ends.initiator.is_pending());
+    ends.record = record(PresharedKey::from_bytes([1; 32]), AUTO);
+    assert_eq!(ends.accept(&initiation).unwrap_err(), HandshakeError::WrongPresharedKey);
+    assert_eq!(ends.record.last_timestamp(), None);
     ends.record = record(PresharedKey::NONE, AUTO);
     let response = ends.answer(&initiation);
     ends.finish(&response).unwrap();
+}
+
+#[test]
+fn a_response_made_with_another_psk_does_not_decrypt() {
+    let mut ends = Ends::auto();
+    let other = PresharedKey::from_bytes([1; 32]);
+    let mut mixed = Ends::new(other.clone(), AUTO, AUTO);
+    let initiation = ends.initiate();
+    // A responder that does not insist on the proof.
+    let Ok(Received::Initiation(mut received)) = mixed.receive(&initiation) else { panic!("not received") };
+    received.psk_proof = psk_proof(&other, received.timestamp, received.peer());
+    let response = received.accept(&mut mixed.record, 77, None, b"").unwrap().response;
+    assert_eq!(ends.finish(&response), Err(HandshakeError::Undecryptable));
+    assert!(ends.initiator.is_pending());
 }
 
 #[test]
@@ -539,6 +552,7 @@ fn settings_are_bounded() {
 fn settings_that_a_peer_makes_too_long_are_refused() {
     let payload = |settings| InitiationPayload {
         timestamp: 7,
+        psk_proof: [9; 16],
         aes_instructions: false,
         lineage: None,
         policy: AUTO,
@@ -547,13 +561,13 @@ fn settings_that_a_peer_makes_too_long_are_refused() {
     assert!(InitiationPayload::parse(&payload(vec![1; 64]).to_bytes()).is_ok());
     assert_eq!(InitiationPayload::parse(&payload(vec![1; 65]).to_bytes()), Err(PayloadError::Malformed));
     let mut flags = payload(Vec::new()).to_bytes();
-    flags[9] = 2;
+    flags[25] = 2;
     assert_eq!(InitiationPayload::parse(&flags), Err(PayloadError::Malformed), "a reserved bit");
     let mut longer = payload(Vec::new()).to_bytes();
     longer.push(0);
     assert_eq!(InitiationPayload::parse(&longer), Err(PayloadError::Malformed));
     let mut future = payload(Vec::new()).to_bytes();
-    future.splice(18..19, [3, 77, 2, 99]);
+    future.splice(34..35, [3, 77, 2, 99]);
     assert_eq!(InitiationPayload::parse(&future).unwrap().policy, only(&[Cipher::Aes128Gcm]));
 }
 
@@ -757,6 +771,7 @@ fn a_refusal_says_what_to_do() {
 fn another_version_is_told_so() {
     let payload = InitiationPayload {
         timestamp: 7,
+        psk_proof: [9; 16],
         aes_instructions: true,
         lineage: None,
         policy: AUTO,
@@ -764,8 +779,9 @@ fn another_version_is_told_so() {
     };
     let mut bytes = payload.to_bytes();
     bytes[0] = 2;
-    bytes.truncate(12);
-    assert_eq!(InitiationPayload::parse(&bytes), Err(PayloadError::Version { version: 2, timestamp: 7 }));
+    bytes.truncate(28);
+    let version = PayloadError::Version { version: 2, timestamp: 7, psk_proof: [9; 16] };
+    assert_eq!(InitiationPayload::parse(&bytes), Err(version));
     let response =
         ResponsePayload { sender: 5, status: Status::UnsupportedVersion, policy: AUTO, settings: Vec::new() };
     assert_eq!(ResponsePayload::parse(&response.to_bytes()), Ok(response));
@@ -779,7 +795,8 @@ fn an_initiation_of_another_version_is_answered_once() {
     let head = initiation.clone();
     let mut noise =
         Noise::initiator(&keys, &server_key().public(), &PresharedKey::NONE, &head, &mut *ends.random);
-    let payload = [&[2][..], &7_u64.to_be_bytes(), b"whatever comes then"].concat();
+    let proof = psk_proof(&PresharedKey::NONE, 7, &keys.public);
+    let payload = [&[2][..], &7_u64.to_be_bytes(), &proof, b"whatever comes then"].concat();
     noise.write(&payload, MESSAGE_1_OVERHEAD, &mut initiation).unwrap();
     initiation.extend_from_slice(&[0; 32]);
     let initiation = with_right_mac1(initiation, &server_key().public(), true);
@@ -798,9 +815,7 @@ fn a_reload_changes_what_the_next_handshake_needs() {
     ends.record.configure(PresharedKey::from_bytes([8; 32]), AUTO);
     assert_eq!(ends.confirm(), None, "the running session goes on");
     let initiation = ends.initiate();
-    let response = ends.answer(&initiation);
-    assert_eq!(ends.finish(&response), Err(HandshakeError::Undecryptable));
-    assert_eq!(ends.accept(&initiation).unwrap_err(), HandshakeError::Duplicate);
+    assert_eq!(ends.accept(&initiation).unwrap_err(), HandshakeError::WrongPresharedKey);
 }
 
 #[test]
@@ -885,6 +900,7 @@ proptest! {
     #[test]
     fn payloads_round_trip(
         timestamp in any::<u64>(),
+        psk_proof in any::<Mac>(),
         aes_instructions in any::<bool>(),
         lineage in any::<u64>(),
         ids in prop::option::of(prop::collection::vec(1_u8..5, 0..5)),
@@ -897,6 +913,7 @@ proptest! {
         };
         let payload = InitiationPayload {
             timestamp,
+            psk_proof,
             aes_instructions,
             lineage: LineageId::new(lineage),
             policy,
