@@ -1,45 +1,40 @@
 //! The running service: one loop that serves packets, signals, people and the network.
 
+mod answers;
+mod placing;
+mod reloading;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
-use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::client::{Client, Place, Placing};
-use super::control::{Command, Control, LinkAction, Request};
+use super::client::{Client, Placing};
+use super::control::Control;
 use super::desired::{self, Tunnel};
 use super::events::{Events, unix_ms};
 use super::network::{Network, Progress, Wanted};
-use super::reload::{self, Outcome};
+use super::reload::Outcome;
 use super::server::Server;
 use super::start::{Options, StartError};
-use super::status::{self, LinkPlace, Status};
 use super::{mapping, places};
 use crate::bond::{Endpoint, Event, LinkState, PeerId, Time};
 use crate::config::key::Secret;
-use crate::config::{self, Cipher, Config, Mode, Role};
+use crate::config::{Cipher, Config, Role};
 use crate::io::timer::now;
 use crate::io::{Driver, Tun, TunOptions};
-use crate::net::netifd::{ResolveError, Resolved};
 use crate::net::{Netlink, Reconciler, Watch};
 
 /// The device's MTU until the links' are known: what fits 1500 bytes on the line. Longer packets than a link carries are
 /// split by the core.
 const FIRST_MTU: u16 = 1_440;
 
-/// The start waits so long for netifd and the kernel to tell where the links are.
-const PLACE_DEADLINE: Duration = Duration::from_secs(2);
-
 /// A link without a place is looked for this often, beside every change of the network.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-
-/// A client of the control socket waits so long for the list of our routes.
-const LIST_DEADLINE: Duration = Duration::from_secs(4);
 
 /// What a client calls its only peer.
 const SERVER: &str = "server";
@@ -132,7 +127,7 @@ impl Daemon {
         let mut side = side;
         match &mut side {
             Side::Client(client) => {
-                place_now(client, &netlink, globals.route_protocol).await;
+                placing::place_now(client, &netlink, globals.route_protocol).await;
                 (first.desired, first.loose_rp_filter) = client.desired(&config, tunnel);
             }
             Side::Server(_) => first.desired = desired::server(&config, tunnel),
@@ -361,28 +356,6 @@ impl Daemon {
         }
     }
 
-    /// Asks anew where everything is.
-    fn look(&mut self) {
-        self.looked = now();
-        match &mut self.side {
-            Side::Client(client) => {
-                let protocol = self.config.globals.route_protocol;
-                for link in client.links().cloned() {
-                    let (netlink, tell) = (self.netlink.clone(), self.tell.clone());
-                    tokio::spawn(async move {
-                        let place = place(&link, netlink, protocol).await;
-                        let _ = tell.send(Message::Placed(link.name, place)).await;
-                    });
-                }
-            }
-            Side::Server(server) => {
-                for error in server.listen(&self.config, &mut self.driver) {
-                    log::debug!("{error}");
-                }
-            }
-        }
-    }
-
     fn tick(&mut self) {
         let now = now();
         if now.since(self.looked) >= LOOK_AGAIN && self.is_incomplete() {
@@ -436,138 +409,6 @@ impl Daemon {
         self.set_network();
         Ok(())
     }
-
-    fn answer(&mut self, request: Request) {
-        let reply = match &request.command {
-            Command::Status => self.status(),
-            Command::Events => json!(self.events.aged(now())),
-            Command::Reload => json!(self.reload()),
-            Command::Link { name, action } => self.act(name, *action),
-            Command::Stop => {
-                self.stopping = true;
-                json!({ "ok": true })
-            }
-            Command::Routes => {
-                let listed = self.network.list();
-                tokio::spawn(async move {
-                    request.reply(match timeout(LIST_DEADLINE, listed).await {
-                        Ok(Ok(Ok(owned))) => json!(owned),
-                        Ok(Ok(Err(error))) => failure(&error.to_string()),
-                        _ => failure("the kernel did not answer in time"),
-                    });
-                });
-                return;
-            }
-        };
-        request.reply(reply);
-    }
-
-    fn act(&mut self, name: &str, action: LinkAction) -> serde_json::Value {
-        let Side::Client(client) = &mut self.side else {
-            return failure("links are taken up and down at the router, not at the server");
-        };
-        if let Err(error) = client.act(name, action, &mut self.driver, now()) {
-            return failure(&error);
-        }
-        let word = match action {
-            LinkAction::Up => "put back",
-            LinkAction::Down => "taken out",
-            LinkAction::Reconnect => "reconnect",
-        };
-        self.event(None, Some(name), word, "asked for by hand");
-        self.look();
-        self.follow();
-        json!({ "ok": true })
-    }
-
-    fn status(&self) -> serde_json::Value {
-        let now = now();
-        let (mut listen, mut links) = (Vec::new(), BTreeMap::new());
-        let peers = match &self.side {
-            Side::Client(client) => {
-                links = client.places();
-                BTreeMap::from([(client.peer().0, SERVER.to_owned())])
-            }
-            Side::Server(server) => {
-                listen = server.listening().map(ToString::to_string).collect();
-                server.names()
-            }
-        };
-        let interface = |place: &LinkPlace| place.interface.clone().or_else(|| place.device.clone());
-        let interfaces =
-            links.iter().filter_map(|(name, place)| Some((name.clone(), interface(place)?))).collect();
-        let status = Status {
-            version: status::VERSION,
-            program: env!("CARGO_PKG_VERSION"),
-            role: role_name(self.config.globals.role),
-            ifname: self.driver.tun().name(),
-            mtu: self.tunnel.mtu,
-            config: self.options.config.display().to_string(),
-            pid: std::process::id(),
-            uptime_ms: u64::try_from(now.since(self.started).as_millis()).unwrap_or(u64::MAX),
-            reload: self.reload.as_ref(),
-            listen,
-            endpoint: self.driver.endpoint().status(now),
-            interfaces,
-            links,
-            peers,
-            io: self.driver.counters(),
-            events: self.events.aged(now),
-        };
-        serde_json::to_value(status).unwrap_or_default()
-    }
-
-    fn reload(&mut self) -> Outcome {
-        let outcome = match self.read_again() {
-            Ok(config) => {
-                let waiting = self.take_config(config);
-                Outcome::taken(waiting)
-            }
-            Err(messages) => Outcome::refused(messages),
-        };
-        let what = if outcome.ok { "reloaded" } else { "reload refused" };
-        self.event(None, None, what, &outcome.details.join("; "));
-        self.reload = Some(outcome.clone());
-        outcome
-    }
-
-    fn read_again(&self) -> Result<Config, Vec<String>> {
-        let path = &self.options.config;
-        let file = path.display().to_string();
-        let report = config::load_file(path).map_err(|error| vec![format!("{file}: {error}")])?;
-        let Some(config) = report.config.as_ref() else {
-            return Err(report.errors().map(ToString::to_string).collect());
-        };
-        for problem in &report.problems {
-            log::warn!("{problem}");
-        }
-        let mut missing: Vec<String> = config.not_ready(&file).iter().map(ToString::to_string).collect();
-        if !config.globals.enabled {
-            missing.push(format!("{file}: 'enabled' is off: stop the daemon instead of reloading it"));
-        }
-        if config.globals.mode == Mode::Kernel {
-            missing.push(StartError::KernelMode.to_string());
-        }
-        if missing.is_empty() { report.config.ok_or_else(Vec::new) } else { Err(missing) }
-    }
-
-    /// Returns what of it waits for a restart.
-    fn take_config(&mut self, config: Config) -> Vec<String> {
-        let (config, waiting) = reload::merge(&self.config, config);
-        if self.options.log_level.is_none() {
-            log::set_max_level(config.globals.log_level);
-        }
-        self.config = config;
-        match &mut self.side {
-            Side::Client(client) => client.configure(&self.config, &mut self.driver, now()),
-            Side::Server(server) => server.configure(&self.config, &mut self.driver, now()),
-        }
-        let found = self.peer_mtus.values().min().copied().unwrap_or(self.tunnel.mtu);
-        self.tunnel.mtu = self.config.bond.mtu.unwrap_or(found);
-        self.follow();
-        self.look();
-        waiting.iter().map(|option| format!("'{option}' needs a restart to change")).collect()
-    }
 }
 
 /// A core with a generator of its own.
@@ -587,55 +428,8 @@ fn new_endpoint(config: &Config, key: &Secret) -> Result<Endpoint, StartError> {
     Ok(Endpoint::new(mapping::endpoint(config, key), random, unix_ms(), now()))
 }
 
-/// Waits for the places of all links, for a limited time; who is late comes later.
-async fn place_now(client: &mut Client, netlink: &Netlink, protocol: u8) {
-    let mut tasks = tokio::task::JoinSet::new();
-    for link in client.links().cloned() {
-        let netlink = netlink.clone();
-        tasks.spawn(async move {
-            let place = place(&link, netlink, protocol).await;
-            (link.name, place)
-        });
-    }
-    let gather = async {
-        while let Some(joined) = tasks.join_next().await {
-            if let Ok((name, place)) = joined {
-                client.set_place(&name, place);
-            }
-        }
-    };
-    let _ = timeout(PLACE_DEADLINE, gather).await;
-}
-
-async fn place(link: &config::Link, netlink: Netlink, protocol: u8) -> Placing {
-    let resolved: Resolved = match places::resolve_link(link, netlink, protocol).await {
-        Ok(resolved) => resolved,
-        Err(error @ (ResolveError::NoDevice(_) | ResolveError::Unknown(_) | ResolveError::Name(_))) => {
-            return Placing::Nowhere(error.to_string());
-        }
-        Err(error) => return Placing::NotAnswered(error.to_string()),
-    };
-    let Some(device) = &resolved.device else {
-        return Placing::Nowhere(match (&link.interface, &link.ipaddr, &link.ip6addr) {
-            (Some(interface), ..) => format!("interface '{interface}' has no device"),
-            (None, Some(net), _) | (None, None, Some(net)) => {
-                format!("no device has the address {}", net.address)
-            }
-            (None, None, None) => "it has neither 'interface' nor 'device' nor 'ipaddr'".into(),
-        });
-    };
-    match if_nametoindex(device.as_str()) {
-        Ok(index) => Placing::At(Place { resolved, index }),
-        Err(_) => Placing::Nowhere(format!("there is no device '{device}'")),
-    }
-}
-
 fn index_of(device: &str) -> Result<u32, StartError> {
     if_nametoindex(device).map_err(|error| StartError::system("index of the TUN device")(error.into()))
-}
-
-fn failure(message: &str) -> serde_json::Value {
-    json!({ "ok": false, "error": message })
 }
 
 fn role_name(role: Role) -> &'static str {

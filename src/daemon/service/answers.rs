@@ -1,0 +1,101 @@
+//! What the control socket is answered.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{Daemon, SERVER, Side, role_name};
+use crate::daemon::control::{Command, LinkAction, Request};
+use crate::daemon::status::{self, LinkPlace, Status};
+use crate::io::timer::now;
+
+/// A client of the control socket waits so long for the list of our routes.
+const LIST_DEADLINE: Duration = Duration::from_secs(4);
+
+impl Daemon {
+    pub(super) fn answer(&mut self, request: Request) {
+        let reply = match &request.command {
+            Command::Status => self.status(),
+            Command::Events => json!(self.events.aged(now())),
+            Command::Reload => json!(self.reload()),
+            Command::Link { name, action } => self.act(name, *action),
+            Command::Stop => {
+                self.stopping = true;
+                json!({ "ok": true })
+            }
+            Command::Routes => {
+                let listed = self.network.list();
+                tokio::spawn(async move {
+                    request.reply(match timeout(LIST_DEADLINE, listed).await {
+                        Ok(Ok(Ok(owned))) => json!(owned),
+                        Ok(Ok(Err(error))) => failure(&error.to_string()),
+                        _ => failure("the kernel did not answer in time"),
+                    });
+                });
+                return;
+            }
+        };
+        request.reply(reply);
+    }
+
+    fn act(&mut self, name: &str, action: LinkAction) -> serde_json::Value {
+        let Side::Client(client) = &mut self.side else {
+            return failure("links are taken up and down at the router, not at the server");
+        };
+        if let Err(error) = client.act(name, action, &mut self.driver, now()) {
+            return failure(&error);
+        }
+        let word = match action {
+            LinkAction::Up => "put back",
+            LinkAction::Down => "taken out",
+            LinkAction::Reconnect => "reconnect",
+        };
+        self.event(None, Some(name), word, "asked for by hand");
+        self.look();
+        self.follow();
+        json!({ "ok": true })
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let now = now();
+        let (mut listen, mut links) = (Vec::new(), BTreeMap::new());
+        let peers = match &self.side {
+            Side::Client(client) => {
+                links = client.places();
+                BTreeMap::from([(client.peer().0, SERVER.to_owned())])
+            }
+            Side::Server(server) => {
+                listen = server.listening().map(ToString::to_string).collect();
+                server.names()
+            }
+        };
+        let interface = |place: &LinkPlace| place.interface.clone().or_else(|| place.device.clone());
+        let interfaces =
+            links.iter().filter_map(|(name, place)| Some((name.clone(), interface(place)?))).collect();
+        let status = Status {
+            version: status::VERSION,
+            program: env!("CARGO_PKG_VERSION"),
+            role: role_name(self.config.globals.role),
+            ifname: self.driver.tun().name(),
+            mtu: self.tunnel.mtu,
+            config: self.options.config.display().to_string(),
+            pid: std::process::id(),
+            uptime_ms: u64::try_from(now.since(self.started).as_millis()).unwrap_or(u64::MAX),
+            reload: self.reload.as_ref(),
+            listen,
+            endpoint: self.driver.endpoint().status(now),
+            interfaces,
+            links,
+            peers,
+            io: self.driver.counters(),
+            events: self.events.aged(now),
+        };
+        serde_json::to_value(status).unwrap_or_default()
+    }
+}
+
+fn failure(message: &str) -> serde_json::Value {
+    json!({ "ok": false, "error": message })
+}

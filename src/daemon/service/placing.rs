@@ -1,0 +1,84 @@
+//! Finding out where the links are, at the start and whenever the network has changed.
+
+use std::time::Duration;
+
+use nix::net::if_::if_nametoindex;
+use tokio::time::timeout;
+
+use super::{Daemon, Message, Side};
+use crate::config;
+use crate::daemon::client::{Client, Place, Placing};
+use crate::daemon::places;
+use crate::io::timer::now;
+use crate::net::Netlink;
+use crate::net::netifd::{ResolveError, Resolved};
+
+/// The start waits so long for netifd and the kernel to tell where the links are.
+const PLACE_DEADLINE: Duration = Duration::from_secs(2);
+
+impl Daemon {
+    /// Asks anew where everything is.
+    pub(super) fn look(&mut self) {
+        self.looked = now();
+        match &mut self.side {
+            Side::Client(client) => {
+                let protocol = self.config.globals.route_protocol;
+                for link in client.links().cloned() {
+                    let (netlink, tell) = (self.netlink.clone(), self.tell.clone());
+                    tokio::spawn(async move {
+                        let place = place(&link, netlink, protocol).await;
+                        let _ = tell.send(Message::Placed(link.name, place)).await;
+                    });
+                }
+            }
+            Side::Server(server) => {
+                for error in server.listen(&self.config, &mut self.driver) {
+                    log::debug!("{error}");
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the places of all links, for a limited time; who is late comes later.
+pub(super) async fn place_now(client: &mut Client, netlink: &Netlink, protocol: u8) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for link in client.links().cloned() {
+        let netlink = netlink.clone();
+        tasks.spawn(async move {
+            let place = place(&link, netlink, protocol).await;
+            (link.name, place)
+        });
+    }
+    let gather = async {
+        while let Some(joined) = tasks.join_next().await {
+            if let Ok((name, place)) = joined {
+                client.set_place(&name, place);
+            }
+        }
+    };
+    let _ = timeout(PLACE_DEADLINE, gather).await;
+}
+
+async fn place(link: &config::Link, netlink: Netlink, protocol: u8) -> Placing {
+    let resolved: Resolved = match places::resolve_link(link, netlink, protocol).await {
+        Ok(resolved) => resolved,
+        Err(error @ (ResolveError::NoDevice(_) | ResolveError::Unknown(_) | ResolveError::Name(_))) => {
+            return Placing::Nowhere(error.to_string());
+        }
+        Err(error) => return Placing::NotAnswered(error.to_string()),
+    };
+    let Some(device) = &resolved.device else {
+        return Placing::Nowhere(match (&link.interface, &link.ipaddr, &link.ip6addr) {
+            (Some(interface), ..) => format!("interface '{interface}' has no device"),
+            (None, Some(net), _) | (None, None, Some(net)) => {
+                format!("no device has the address {}", net.address)
+            }
+            (None, None, None) => "it has neither 'interface' nor 'device' nor 'ipaddr'".into(),
+        });
+    };
+    match if_nametoindex(device.as_str()) {
+        Ok(index) => Placing::At(Place { resolved, index }),
+        Err(_) => Placing::Nowhere(format!("there is no device '{device}'")),
+    }
+}

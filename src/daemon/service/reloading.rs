@@ -1,0 +1,61 @@
+//! Taking over another configuration while packets flow.
+
+use super::{Daemon, Side};
+use crate::config::{self, Config, Mode};
+use crate::daemon::reload::{self, Outcome};
+use crate::daemon::start::StartError;
+use crate::io::timer::now;
+
+impl Daemon {
+    pub(super) fn reload(&mut self) -> Outcome {
+        let outcome = match self.read_again() {
+            Ok(config) => {
+                let waiting = self.take_config(config);
+                Outcome::taken(waiting)
+            }
+            Err(messages) => Outcome::refused(messages),
+        };
+        let what = if outcome.ok { "reloaded" } else { "reload refused" };
+        self.event(None, None, what, &outcome.details.join("; "));
+        self.reload = Some(outcome.clone());
+        outcome
+    }
+
+    fn read_again(&self) -> Result<Config, Vec<String>> {
+        let path = &self.options.config;
+        let file = path.display().to_string();
+        let report = config::load_file(path).map_err(|error| vec![format!("{file}: {error}")])?;
+        let Some(config) = report.config.as_ref() else {
+            return Err(report.errors().map(ToString::to_string).collect());
+        };
+        for problem in &report.problems {
+            log::warn!("{problem}");
+        }
+        let mut missing: Vec<String> = config.not_ready(&file).iter().map(ToString::to_string).collect();
+        if !config.globals.enabled {
+            missing.push(format!("{file}: 'enabled' is off: stop the daemon instead of reloading it"));
+        }
+        if config.globals.mode == Mode::Kernel {
+            missing.push(StartError::KernelMode.to_string());
+        }
+        if missing.is_empty() { report.config.ok_or_else(Vec::new) } else { Err(missing) }
+    }
+
+    /// Returns what of it waits for a restart.
+    fn take_config(&mut self, config: Config) -> Vec<String> {
+        let (config, waiting) = reload::merge(&self.config, config);
+        if self.options.log_level.is_none() {
+            log::set_max_level(config.globals.log_level);
+        }
+        self.config = config;
+        match &mut self.side {
+            Side::Client(client) => client.configure(&self.config, &mut self.driver, now()),
+            Side::Server(server) => server.configure(&self.config, &mut self.driver, now()),
+        }
+        let found = self.peer_mtus.values().min().copied().unwrap_or(self.tunnel.mtu);
+        self.tunnel.mtu = self.config.bond.mtu.unwrap_or(found);
+        self.follow();
+        self.look();
+        waiting.iter().map(|option| format!("'{option}' needs a restart to change")).collect()
+    }
+}
