@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::bond::keys::{KEY_LEN, PresharedKey, PrivateKey};
+use crate::config::key::Secret;
+use crate::config::store;
 
 /// Bytes of standard input that may hold a key and white space.
 const MAX_INPUT: usize = 256;
@@ -28,6 +31,27 @@ pub fn generate(out: &mut dyn Write) -> io::Result<u8> {
 /// As [`generate`].
 pub fn generate_preshared(out: &mut dyn Write) -> io::Result<u8> {
     print(&PresharedKey::from_bytes(*random()?).to_text(), out)
+}
+
+/// Makes a private key in a file of its own, mode 0600, where there is none yet; gives whether it did.
+///
+/// # Errors
+///
+/// When the kernel gives no random bytes, or the file cannot be written.
+pub fn create_private(path: &Path) -> io::Result<bool> {
+    let mut text = PrivateKey::from_bytes(*random()?).to_text();
+    text.reserve_exact(1);
+    text.push('\n');
+    store::create(path, &text)
+}
+
+/// A new pre-shared key.
+///
+/// # Errors
+///
+/// When the kernel gives no random bytes.
+pub fn new_secret() -> io::Result<Secret> {
+    random().map(Secret::new)
 }
 
 /// Prints the public key of the private key that `input` gives. Exit code: 1 if that is no key.

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod import;
+pub mod join;
 pub mod keys;
 pub mod options;
 pub mod status;
@@ -29,9 +30,9 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NO_DAEMON: u8 = 3;
 
-const COMMANDS: [&str; 13] = [
-    "run", "status", "events", "reload", "link", "check", "options", "import", "genkey", "pubkey", "genpsk",
-    "version", "help",
+const COMMANDS: [&str; 14] = [
+    "run", "status", "events", "reload", "link", "check", "options", "import", "join", "genkey", "pubkey",
+    "genpsk", "version", "help",
 ];
 
 const HELP: &str = "\
@@ -43,6 +44,7 @@ bonding joins several internet links into one fast, safe pipe to a server.
   bonding reload                 take over what changed in the configuration
   bonding link NAME up|down|reconnect
                                  put a link back, take it out, or open it anew
+  bonding join LINE --wan NAME … set up this router with a line that the server has printed
   bonding check FILE             find the mistakes in a configuration
   bonding options                all options of the configuration (--json)
   bonding import FILE            turn an mlvpn.conf into our configuration
@@ -103,6 +105,8 @@ pub enum Invocation {
     },
     /// Import an `mlvpn.conf`.
     Import(PathBuf),
+    /// Set up a router.
+    Join(join::Options),
     /// Make a private key.
     GenKey,
     /// Public key of a private key.
@@ -165,6 +169,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             "bonding import FILE: print the configuration that does what this mlvpn.conf does\n",
         ),
         "options" => parse_options(parser),
+        "join" => parse_join(parser),
         "genkey" => no_more(parser, Invocation::GenKey, "bonding genkey > FILE: make a private key\n"),
         "pubkey" => {
             no_more(parser, Invocation::PubKey, "bonding pubkey < FILE: the public key of a private key\n")
@@ -270,6 +275,35 @@ down takes a link out of the bond until `up` or the next restart; reconnect open
     Ok(Invocation::Ask { socket, request: Request::Link { name: name.clone(), action } })
 }
 
+fn parse_join(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
+    const HELP: &str = "\
+bonding join 'bonding://…' [--wan NAME]… [--device DEV]… [--config FILE] [--batch | --json]
+
+Sets up this router with the line that `bonding server add-peer` has printed: writes the configuration, and makes the
+router's private key where there is none. What the line does not say stays in the file as it is. With --wan the links
+are these interfaces (on OpenWrt; elsewhere these devices) and no others. `-` reads the line from standard input, where
+other users of this machine do not see it. --batch prints the same for `uci batch` and --json for programs; they
+write nothing.
+";
+    let (mut line, mut wans) = (None, Vec::new());
+    let (mut config, mut output) = (None, join::Output::Write);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
+            Long("wan") => wans.push(join::Wan::named(parser.value()?.string()?)),
+            Long("device") => wans.push(join::Wan::Device(parser.value()?.string()?)),
+            Short('c') | Long("config") => config = Some(PathBuf::from(parser.value()?)),
+            Long("batch") => output = join::Output::Batch,
+            Long("json") => output = join::Output::Json,
+            Value(text) if line.is_none() => line = Some(text.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let line = line.ok_or("join: give the line that `bonding server add-peer` has printed, in quotes")?;
+    let config = config.unwrap_or_else(join::default_config);
+    Ok(Invocation::Join(join::Options { line, wans, config, output }))
+}
+
 fn parse_options(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
     let mut json = false;
     while let Some(argument) = parser.next()? {
@@ -333,6 +367,7 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::Ask { socket, request } => return answer(&socket, &request, &mut out),
         Invocation::Check(file) => check::run(&file, &mut out),
         Invocation::Options { json } => options::run(json, &mut out),
+        Invocation::Join(options) => join::run(&options, &mut out),
         Invocation::Import(file) => import::run(&file, &mut out, &mut io::stderr()),
         Invocation::GenKey => {
             keys::warn_if_readable(io::stdout());

@@ -7,9 +7,12 @@
 //! [`load`] finds every problem of a file at once, each with its line. A file with an error gives no [`Config`]: it is
 //! refused whole. What a right file lacks to run (a key that only the user can supply) is [`Config::not_ready`].
 
+pub mod edit;
+pub mod invitation;
 pub mod key;
 pub mod mlvpn;
 pub mod schema;
+pub mod store;
 pub mod types;
 pub mod uci;
 pub mod value;

@@ -165,18 +165,38 @@ fn type_word(kind: &str) -> String {
 
 /// Reads a file. The document holds everything that could be understood; it is to be used only when there is no error.
 pub fn parse(text: &str) -> (Document, Vec<SyntaxError>) {
+    let (document, errors, _) = parse_statements(text);
+    (document, errors)
+}
+
+/// One command of a file and the lines that it takes, for [`super::edit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Statement {
+    /// Its first line, from 1.
+    pub(super) first: usize,
+    /// Its last line.
+    pub(super) last: usize,
+    /// The section that it opens or belongs to, in [`Document::sections`].
+    pub(super) section: Option<usize>,
+    /// The option that it gives a value; `None` when it opens a section.
+    pub(super) option: Option<String>,
+}
+
+/// As [`parse`], with all commands in their order.
+pub(super) fn parse_statements(text: &str) -> (Document, Vec<SyntaxError>, Vec<Statement>) {
     let mut parser = Parser {
         lexer: Lexer { text, position: 0, line: 1 },
         document: Document::default(),
         current: None,
         errors: Vec::new(),
+        statements: Vec::new(),
     };
     if text.len() > MAX_BYTES {
         parser.error(1, format!("the file is larger than {MAX_BYTES} bytes"));
     } else {
         parser.run();
     }
-    (parser.document, parser.errors)
+    (parser.document, parser.errors, parser.statements)
 }
 
 /// Where options go after a `config` command.
@@ -192,6 +212,7 @@ struct Parser<'a> {
     document: Document,
     current: Option<Current>,
     errors: Vec<SyntaxError>,
+    statements: Vec<Statement>,
 }
 
 impl Parser<'_> {
@@ -201,10 +222,21 @@ impl Parser<'_> {
             if self.lexer.peek().is_none() {
                 return;
             }
-            let line = self.lexer.line;
-            if let Err(message) = self.command(line) {
-                self.error(line, message);
-                self.lexer.skip_line();
+            let (line, start) = (self.lexer.line, self.lexer.position);
+            match self.command(line) {
+                Ok(option) => {
+                    let text = self.lexer.text.get(start..self.lexer.position).unwrap_or_default();
+                    let breaks = text.trim_end_matches('\n').matches('\n').count();
+                    let section = match self.current {
+                        Some(Current::Section(index)) => Some(index),
+                        _ => None,
+                    };
+                    self.statements.push(Statement { first: line, last: line + breaks, section, option });
+                }
+                Err(message) => {
+                    self.error(line, message);
+                    self.lexer.skip_line();
+                }
             }
         }
         let line = self.lexer.line;
@@ -215,15 +247,16 @@ impl Parser<'_> {
         self.errors.push(SyntaxError { line, message });
     }
 
-    fn command(&mut self, line: usize) -> Result<(), String> {
+    /// Carries out a command; gives the name of the option that it was about.
+    fn command(&mut self, line: usize) -> Result<Option<String>, String> {
         match self.lexer.keyword() {
-            "p" | "package" => self.package(),
+            "p" | "package" => self.package().map(|()| None),
             "c" | "config" => {
                 self.current = Some(Current::Broken);
-                self.config(line)
+                self.config(line).map(|()| None)
             }
-            "o" | "option" => self.option(line, false),
-            "l" | "list" => self.option(line, true),
+            "o" | "option" => self.option(line, false).map(Some),
+            "l" | "list" => self.option(line, true).map(Some),
             "" => Err("a ';' with no command before it".into()),
             word => Err(format!("'{}' is not one of package, config, option, list", excerpt(word))),
         }
@@ -281,7 +314,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn option(&mut self, line: usize, list: bool) -> Result<(), String> {
+    fn option(&mut self, line: usize, list: bool) -> Result<String, String> {
         let command = if list { "list" } else { "option" };
         let Some(current) = self.current else {
             return Err(format!("'{command}' before the first 'config'"));
@@ -291,8 +324,8 @@ impl Parser<'_> {
         let text = self.lexer.word()?.unwrap_or_default();
         self.end_of_command()?;
         check_name(command, &name)?;
-        let Current::Section(index) = current else { return Ok(()) };
-        let Some(section) = self.document.sections.get_mut(index) else { return Ok(()) };
+        let Current::Section(index) = current else { return Ok(name) };
+        let Some(section) = self.document.sections.get_mut(index) else { return Ok(name) };
         let value = Value { text: Zeroizing::new(text), line };
         let count = section.entries.len();
         match section.entries.iter_mut().find(|entry| entry.name == name) {
@@ -308,9 +341,9 @@ impl Parser<'_> {
             None if count >= MAX_OPTIONS => {
                 return Err(format!("more than {MAX_OPTIONS} options in one section"));
             }
-            None => section.entries.push(Entry { name, list, values: vec![value] }),
+            None => section.entries.push(Entry { name: name.clone(), list, values: vec![value] }),
         }
-        Ok(())
+        Ok(name)
     }
 
     fn end_of_command(&mut self) -> Result<(), String> {

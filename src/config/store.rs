@@ -1,0 +1,165 @@
+//! Files that hold keys: written whole or not at all, for their owner's eyes only.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::uci::MAX_BYTES;
+
+/// Attempts to find a name for a temporary file that nobody has taken.
+const MAX_NAMES: u32 = 100;
+
+/// The text of a file; empty where there is none.
+///
+/// # Errors
+///
+/// When it cannot be read, is larger than a configuration may be, or is not UTF-8.
+pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    use io::Read as _;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Zeroizing::default()),
+        Err(error) => return Err(error),
+    };
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
+    let length = file.metadata()?.len();
+    if length > limit {
+        return Err(io::Error::other(format!("it is larger than {MAX_BYTES} bytes")));
+    }
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 64));
+    file.take(limit).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Puts `text` in the place of a file with mode 0600. A reader, and a power cut, find the old file or the new one. The
+/// directory is made (mode 0700) where it is missing; a symbolic link is followed.
+///
+/// # Errors
+///
+/// When the file system refuses; the old file is then untouched.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    make_directory(&path)?;
+    let (temporary, mut file) = create_beside(&path)?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    sync_directory(&path)
+}
+
+/// Writes `text` to a new file with mode 0600, whole; gives whether it did: a file that is there is left alone.
+///
+/// # Errors
+///
+/// When the file system refuses.
+pub fn create(path: &Path, text: &str) -> io::Result<bool> {
+    make_directory(path)?;
+    let (temporary, mut file) = create_beside(path)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    // Unlike a renamed file, a linked one replaces nothing.
+    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => sync_directory(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        // vfat and some overlays know no links.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::EXDEV)) => {
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+                Ok(mut file) => {
+                    file.write_all(text.as_bytes())?;
+                    file.sync_all()?;
+                    sync_directory(path).map(|()| true)
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for number in 0..MAX_NAMES {
+        let temporary = path.with_file_name(format!(".{name}.{}-{number}", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary) {
+            Ok(file) => {
+                // Whatever the umask has taken away.
+                file.set_permissions(fs::Permissions::from_mode(0o600))?;
+                return Ok((temporary, file));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("no name is free for a temporary file beside it"))
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Some file systems cannot sync a directory; the data is safe all the same.
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("bonding-store-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        directory
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn replaced_files_are_private_and_leave_nothing_behind() {
+        let directory = directory("replace");
+        let path = directory.join("deep/bonding");
+        assert_eq!(read(&path).unwrap().as_str(), "");
+        replace(&path, "one").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        replace(&path, "two").unwrap();
+        assert_eq!((read(&path).unwrap().as_str(), mode(&path)), ("two", 0o600));
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        let link = directory.join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        replace(&link, "three").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "three");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_key_is_never_overwritten() {
+        let directory = directory("create");
+        let path = directory.join("private.key");
+        assert!(create(&path, "first").unwrap());
+        assert!(!create(&path, "second").unwrap());
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("first", 0o600));
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
