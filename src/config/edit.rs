@@ -149,10 +149,11 @@ impl Editor {
             // One empty line in the place of two.
             let blank = line.trim().is_empty();
             let after_gone = doomed.iter().any(|(_, last)| last + 1 == number);
-            if !gone && !(blank && after_gone && empty) {
-                text.push_str(line);
-                empty = blank;
+            if gone || (blank && after_gone && empty) {
+                continue;
             }
+            text.push_str(line);
+            empty = blank;
         }
         self.take(text)
     }
@@ -170,7 +171,7 @@ impl Editor {
             self.check_alone(statement)?;
             old.push((statement.first, statement.last));
         }
-        let Some(end) = of_section().last() else { return Ok(()) };
+        let Some(end) = of_section().next_back() else { return Ok(()) };
         if old.is_empty() {
             if values.is_empty() {
                 return Ok(());

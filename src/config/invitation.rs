@@ -9,7 +9,7 @@
 //! copied wrongly. It is no protection: who can change the line can make another one. See `docs/protocol.md`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -302,8 +302,8 @@ fn word(value: &[u8], more: &[u8]) -> Option<String> {
 
 fn address(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
-        4 => Some(Ipv4Addr::from_octets(value.try_into().ok()?).into()),
-        16 => Some(Ipv6Addr::from_octets(value.try_into().ok()?).into()),
+        4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
         _ => None,
     }
 }
