@@ -3,15 +3,17 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
-};
 use serde::Serialize;
 
 use super::Family;
-use super::netlink::{Error, Netlink, family_of};
+use super::message::{Message, NLM_F_CREATE, NLM_F_EXCL, Request, family, family_number, ip, u32_at};
+use super::netlink::{Error, Netlink};
+
+/// Length of `struct ifaddrmsg`: family, prefix length, flags, scope, index (4).
+const STRUCTURE: usize = 8;
+
+/// `IFA_PROTO` (linux/if_addr.h): who set it.
+const IFA_PROTO: u16 = 11;
 
 /// An address on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -37,26 +39,25 @@ impl Address {
         super::Prefix::new(self.peer.unwrap_or(self.address), self.prefix_len)
     }
 
-    fn message(&self, protocol: u8) -> Result<AddressMessage, Error> {
+    fn request(&self, kind: u16, protocol: u8) -> Result<Request, Error> {
         let peer = self.peer.unwrap_or(self.address);
         if Family::of(peer) != self.family() {
             return Err(Error::MixedFamilies(format!("address {self}")));
         }
-        let mut message = AddressMessage::default();
-        message.header.family = self.family().into();
-        message.header.prefix_len = self.prefix_len;
-        message.header.index = self.index;
-        message.header.scope = AddressScope::Universe;
-        message.attributes.push(AddressAttribute::Local(self.address));
-        message.attributes.push(AddressAttribute::Address(peer));
-        message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(protocol)));
-        if self.family() == Family::V6 {
+        let flags = match self.family() {
+            Family::V4 => 0,
             // Nobody can hold the same address at the other end of a tunnel, and with duplicate detection the address
             // could not be used for a second.
-            message.header.flags = AddressHeaderFlags::Nodad;
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
-        Ok(message)
+            Family::V6 => libc::IFA_F_NODAD,
+        };
+        let mut structure =
+            vec![family_number(self.family()), self.prefix_len, flags as u8, libc::RT_SCOPE_UNIVERSE];
+        structure.extend(self.index.to_ne_bytes());
+        Ok(Request::new(kind, &structure)
+            .with_ip(libc::IFA_LOCAL, self.address)
+            .with_ip(libc::IFA_ADDRESS, peer)
+            .with(IFA_PROTO, &[protocol])
+            .with_u32(libc::IFA_FLAGS, flags))
     }
 }
 
@@ -88,40 +89,36 @@ pub struct AddressInfo {
 }
 
 impl AddressInfo {
-    pub(super) fn parse(message: &AddressMessage) -> Option<AddressInfo> {
-        let family = family_of(message.header.family)?;
+    pub(super) fn parse(message: &Message<'_>) -> Option<AddressInfo> {
+        let &[number, prefix_len, flags, scope, ..] = message.body else { return None };
+        if message.kind != libc::RTM_NEWADDR {
+            return None;
+        }
+        let family = family(number)?;
         let mut local = None;
         let mut address = None;
         let mut protocol = 0;
-        let mut flags = u32::from(message.header.flags.bits());
-        for attribute in &message.attributes {
-            match attribute {
-                AddressAttribute::Local(value) => local = Some(*value),
-                AddressAttribute::Address(value) => address = Some(*value),
-                AddressAttribute::Flags(value) => flags = value.bits(),
-                AddressAttribute::Protocol(value) => protocol = u8::from(*value),
+        let mut flags = u32::from(flags);
+        for (kind, value) in message.attributes(STRUCTURE) {
+            match kind {
+                libc::IFA_LOCAL => local = ip(family, value),
+                libc::IFA_ADDRESS => address = ip(family, value),
+                libc::IFA_FLAGS => flags = u32_at(value, 0)?,
+                IFA_PROTO => protocol = *value.first()?,
                 _ => {}
             }
         }
         // With a peer, IFA_LOCAL is ours and IFA_ADDRESS the peer's; IPv6 leaves IFA_LOCAL out where there is none.
         let ours = local.or(address)?;
         let peer = address.filter(|peer| *peer != ours);
-        if Family::of(ours) != family {
-            return None;
-        }
-        let flags = AddressFlags::from_bits_retain(flags);
+        let has = |flag: u32| flags & flag != 0;
         Some(AddressInfo {
-            address: Address {
-                index: message.header.index,
-                address: ours,
-                prefix_len: message.header.prefix_len,
-                peer,
-            },
-            usable: !flags.intersects(AddressFlags::Dadfailed)
-                && (!flags.intersects(AddressFlags::Tentative) || flags.intersects(AddressFlags::Optimistic)),
-            global: u8::from(message.header.scope) < u8::from(AddressScope::Link),
-            deprecated: flags.intersects(AddressFlags::Deprecated),
-            secondary: family == Family::V4 && flags.intersects(AddressFlags::Secondary),
+            address: Address { index: u32_at(message.body, 4)?, address: ours, prefix_len, peer },
+            usable: !has(libc::IFA_F_DADFAILED)
+                && (!has(libc::IFA_F_TENTATIVE) || has(libc::IFA_F_OPTIMISTIC)),
+            global: scope < libc::RT_SCOPE_LINK,
+            deprecated: has(libc::IFA_F_DEPRECATED),
+            secondary: family == Family::V4 && has(libc::IFA_F_SECONDARY),
             protocol,
         })
     }
@@ -130,24 +127,20 @@ impl AddressInfo {
 impl Netlink {
     /// All addresses of all interfaces.
     pub async fn addresses(&self) -> Result<Vec<AddressInfo>, Error> {
-        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        self.dump(request, "list the addresses", |message| match message {
-            RouteNetlinkMessage::NewAddress(address) => AddressInfo::parse(&address),
-            _ => None,
-        })
-        .await
+        let request = Request::new(libc::RTM_GETADDR, &[0; STRUCTURE]);
+        self.dump(request, "list the addresses", AddressInfo::parse).await
     }
 
     /// Sets an address, marked as set by `protocol`. IPv6 addresses do not wait for duplicate detection; the kernel
     /// receives for them a moment later.
     pub async fn add_address(&self, address: &Address, protocol: u8) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::NewAddress(address.message(protocol)?);
-        self.acknowledged(message, NLM_F_CREATE | NLM_F_EXCL, || format!("set address {address}")).await
+        let request = address.request(libc::RTM_NEWADDR, protocol)?;
+        self.acknowledged(request, NLM_F_CREATE | NLM_F_EXCL, || format!("set address {address}")).await
     }
 
     /// Removes an address.
     pub async fn remove_address(&self, address: &Address) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::DelAddress(address.message(0)?);
-        self.acknowledged(message, 0, || format!("remove address {address}")).await
+        let request = address.request(libc::RTM_DELADDR, 0)?;
+        self.acknowledged(request, 0, || format!("remove address {address}")).await
     }
 }

@@ -1,11 +1,18 @@
 //! Network interfaces: looking them up, setting them up and down, MTU.
 
-use rtnetlink::LinkUnspec;
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 use serde::Serialize;
 
+use super::message::{Message, Request, text, u32_at};
 use super::netlink::{Error, Netlink};
+
+/// Length of `struct ifinfomsg`: family, padding, hardware type (2), index (4), flags (4), which of them to change (4).
+const STRUCTURE: usize = 16;
+
+/// `IFF_LOWER_UP`, which `libc` lacks for some targets.
+pub(super) const IFF_LOWER_UP: u32 = 1 << 16;
+
+/// `RTEXT_FILTER_SKIP_STATS`: the kernel need not count every interface's packets to tell its name.
+const SKIP_STATISTICS: u32 = 1 << 3;
 
 /// A network interface as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,83 +34,75 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
+    pub(super) fn parse(message: &Message<'_>) -> Option<Link> {
+        if message.kind != libc::RTM_NEWLINK {
+            return None;
+        }
+        let flags = u32_at(message.body, 8)?;
         let mut name = None;
         let mut mtu = 0;
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(text) => name = Some(text.clone()),
-                LinkAttribute::Mtu(value) => mtu = *value,
+        for (kind, value) in message.attributes(STRUCTURE) {
+            match kind {
+                libc::IFLA_IFNAME => name = Some(text(value)),
+                libc::IFLA_MTU => mtu = u32_at(value, 0)?,
                 _ => {}
             }
         }
-        let flags = message.header.flags;
         Some(Link {
-            index: message.header.index,
+            index: u32_at(message.body, 4)?,
             name: name?,
-            up: flags.contains(LinkFlags::Up),
-            carrier: flags.contains(LinkFlags::LowerUp),
-            point_to_point: flags.contains(LinkFlags::Pointopoint),
-            loopback: flags.contains(LinkFlags::Loopback),
+            up: flags & libc::IFF_UP as u32 != 0,
+            carrier: flags & IFF_LOWER_UP != 0,
+            point_to_point: flags & libc::IFF_POINTOPOINT as u32 != 0,
+            loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
             mtu,
         })
     }
 }
 
-/// The kernel need not count every interface's packets to tell its name.
-fn without_statistics() -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    message
+/// `struct ifinfomsg`.
+fn structure(index: u32, flags: u32, change: u32) -> Vec<u8> {
+    [0, index, flags, change].iter().flat_map(|field: &u32| field.to_ne_bytes()).collect()
+}
+
+fn question(index: u32) -> Request {
+    Request::new(libc::RTM_GETLINK, &structure(index, 0, 0)).with_u32(libc::IFLA_EXT_MASK, SKIP_STATISTICS)
 }
 
 impl Netlink {
     /// All interfaces.
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
-        let request = RouteNetlinkMessage::GetLink(without_statistics());
-        self.dump(request, "list the network interfaces", |message| match message {
-            RouteNetlinkMessage::NewLink(link) => Link::parse(&link),
-            _ => None,
-        })
-        .await
+        self.dump(question(0), "list the network interfaces", Link::parse).await
     }
 
     /// The interface called `name`; [`Error::NoLink`] when there is none.
     pub async fn link_by_name(&self, name: &str) -> Result<Link, Error> {
-        let mut request = without_statistics();
-        request.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        self.find_link(request, name).await
+        self.find_link(question(0).with_text(libc::IFLA_IFNAME, name), name).await
     }
 
     /// The interface with `index`; [`Error::NoLink`] when there is none.
     pub async fn link_by_index(&self, index: u32) -> Result<Link, Error> {
-        let mut request = without_statistics();
-        request.header.index = index;
-        self.find_link(request, &format!("#{index}")).await
+        self.find_link(question(index), &format!("#{index}")).await
     }
 
     /// Sets an interface up or down.
     pub async fn set_link_up(&self, index: u32, up: bool) -> Result<(), Error> {
-        let builder = LinkUnspec::new_with_index(index);
-        let message = if up { builder.up() } else { builder.down() }.build();
+        let bit = libc::IFF_UP as u32;
+        let request = Request::new(libc::RTM_SETLINK, &structure(index, if up { bit } else { 0 }, bit));
         let word = if up { "up" } else { "down" };
         let action = || format!("set interface #{index} {word}");
-        self.acknowledged(RouteNetlinkMessage::SetLink(message), 0, action).await
+        self.acknowledged(request, 0, action).await
     }
 
     /// Sets an interface's MTU, in bytes.
     pub async fn set_link_mtu(&self, index: u32, mtu: u32) -> Result<(), Error> {
-        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        let request = Request::new(libc::RTM_SETLINK, &structure(index, 0, 0)).with_u32(libc::IFLA_MTU, mtu);
         let action = || format!("set the MTU of interface #{index} to {mtu}");
-        self.acknowledged(RouteNetlinkMessage::SetLink(message), 0, action).await
+        self.acknowledged(request, 0, action).await
     }
 
-    async fn find_link(&self, request: LinkMessage, name: &str) -> Result<Link, Error> {
+    async fn find_link(&self, request: Request, name: &str) -> Result<Link, Error> {
         let action = || format!("look up interface '{name}'");
-        match self.get(RouteNetlinkMessage::GetLink(request), action).await? {
-            Some(RouteNetlinkMessage::NewLink(link)) => Link::parse(&link),
-            _ => None,
-        }
-        .ok_or_else(|| Error::NoLink(name.to_owned()))
+        self.get(request, action, Link::parse).await?.ok_or_else(|| Error::NoLink(name.to_owned()))
     }
 }

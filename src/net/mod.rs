@@ -16,11 +16,13 @@ use serde::{Serialize, Serializer};
 
 pub mod addresses;
 pub mod links;
+mod message;
 pub mod netifd;
 mod netlink;
 pub mod routes;
 pub mod rules;
 pub mod snapshot;
+mod socket;
 pub mod source;
 pub mod state;
 pub mod sysctl;

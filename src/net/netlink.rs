@@ -1,22 +1,18 @@
 //! The connection to the kernel's routing netlink.
 //!
-//! `rtnetlink` carries the messages. What it lacks for a daemon is here: every request has a deadline, the kernel's own
-//! words for a refusal (extended acknowledgements) are kept, a dump that changed while it was read
-//! (`NLM_F_DUMP_INTR`) is read again, and a connection that broke is made anew.
+//! One request at a time. Every request has a deadline, the kernel's own words for a refusal (extended
+//! acknowledgements) are kept, a dump that changed while it was read (`NLM_F_DUMP_INTR`) is read again, and a connection
+//! that broke is made anew.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use rtnetlink::packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NlasIterator,
+use super::message::{
+    Attributes, HEADER_LEN, Message, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR,
+    NLM_F_MULTI, NLM_F_REQUEST, Request, text, u32_at,
 };
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::proto::sys::AsyncSocket;
-
-use super::Family;
+use super::socket::{DATAGRAM, Socket};
 
 /// How long the kernel may take to answer. It answers within microseconds; minutes pass only when it never will.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -24,14 +20,14 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often a dump is read again because something changed meanwhile.
 const DUMP_ATTEMPTS: usize = 8;
 
-/// Length of `struct nlmsghdr`, in bytes.
-const HEADER_LEN: usize = 16;
-
-/// `NLM_F_ACK_TLVS`: attributes follow an acknowledgement's header.
-const NLM_F_ACK_TLVS: u16 = 0x200;
-
 /// `NLMSGERR_ATTR_MSG`: the kernel's explanation, a text.
 const NLMSGERR_ATTR_MSG: u16 = 1;
+
+// linux/netlink.h: kinds of message that every netlink family has.
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
 
 /// Why the kernel did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +36,13 @@ pub enum Error {
     #[error("cannot talk to the kernel (netlink): {0}")]
     Open(#[source] io::Error),
     /// The connection broke.
-    #[error("{0}: the connection to the kernel (netlink) broke")]
-    Closed(String),
+    #[error("{action}: the connection to the kernel (netlink) broke: {source}")]
+    Broken {
+        /// What was to be done.
+        action: String,
+        /// What happened.
+        source: io::Error,
+    },
     /// No answer came.
     #[error("{0}: the kernel did not answer within 5 seconds")]
     Timeout(String),
@@ -83,54 +84,103 @@ impl Error {
 /// A connection to the kernel. Clones share it. Opened in the network namespace of the calling thread.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    connection: Arc<Mutex<Connection>>,
-    // The kernel serves one dump a socket at a time and refuses a second one with EBUSY.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    // The kernel serves one dump a socket at a time and refuses a second one with EBUSY. While somebody waits for an
+    // answer the connection is out of its place: if he is cancelled it goes, and with it the rest of the answer.
+    connection: Arc<tokio::sync::Mutex<Option<Connection>>>,
 }
 
 #[derive(Debug)]
 struct Connection {
-    handle: rtnetlink::Handle,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
 }
 
 impl Connection {
-    fn open() -> Result<Self, Error> {
-        let (mut connection, handle, _unsolicited) = rtnetlink::new_connection().map_err(Error::Open)?;
-        let socket = connection.socket_mut().socket_mut();
+    fn open() -> io::Result<Self> {
+        let socket = Socket::open(0)?;
         // Older kernels lack these (strict checking: Linux 4.20, which makes the kernel filter dumps; the other two:
         // 4.12). They cost time or words only: answers are checked here too.
-        let _ = socket.set_netlink_get_strict_chk(true);
-        let _ = socket.set_cap_ack(true);
-        let _ = socket.set_ext_ack(true);
-        let task = tokio::spawn(connection);
-        Ok(Connection { handle, task })
+        let _ = socket.switch_on(libc::NETLINK_GET_STRICT_CHK);
+        let _ = socket.switch_on(libc::NETLINK_CAP_ACK);
+        let _ = socket.switch_on(libc::NETLINK_EXT_ACK);
+        Ok(Connection { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
     }
+
+    fn send(&mut self, request: &mut Request, flags: u16) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.socket.send(request.finish(flags, self.sequence))
+    }
+
+    /// Hands over what is answered to the last request, until its end.
+    async fn answers(&mut self, mut receive: impl FnMut(Answer<'_>)) -> io::Result<()> {
+        loop {
+            match self.socket.receive(&mut self.buffer).await {
+                Ok(()) => {}
+                // The kernel had no room for a part of the answer.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    receive(Answer::Interrupted);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let mut rest = self.buffer.as_slice();
+            while let Some((message, after)) = Message::split(rest) {
+                rest = after;
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                if message.flags & NLM_F_DUMP_INTR != 0 {
+                    receive(Answer::Interrupted);
+                }
+                match message.kind {
+                    NLMSG_NOOP => continue,
+                    NLMSG_OVERRUN => receive(Answer::Interrupted),
+                    NLMSG_ERROR | NLMSG_DONE => {
+                        // Zero is an acknowledgement, and what ends a list.
+                        if errno(&message) != 0 {
+                            receive(Answer::Refused(&message));
+                        }
+                        return Ok(());
+                    }
+                    _ => receive(Answer::Object(&message)),
+                }
+                if message.flags & NLM_F_MULTI == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// A part of an answer.
+enum Answer<'a> {
+    /// What was asked for.
+    Object(&'a Message<'a>),
+    /// The kernel's error.
+    Refused(&'a Message<'a>),
+    /// Something changed while it was read, or was lost.
+    Interrupted,
 }
 
 impl Netlink {
     /// Opens a connection. Must be called within a tokio runtime.
     pub fn open() -> Result<Netlink, Error> {
-        Ok(Netlink { connection: Arc::new(Mutex::new(Connection::open()?)), turn: Arc::default() })
+        let connection = Connection::open().map_err(Error::Open)?;
+        Ok(Netlink { connection: Arc::new(tokio::sync::Mutex::new(Some(connection))) })
     }
 
     /// Sends a request and waits for its acknowledgement. `action` says in words what is being done.
     pub(super) async fn acknowledged(
         &self,
-        message: RouteNetlinkMessage,
+        request: Request,
         flags: u16,
         action: impl Fn() -> String,
     ) -> Result<(), Error> {
         let mut answer = Ok(());
-        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, &action, |header, payload| {
-            if let NetlinkPayload::Error(error) = payload {
-                answer = Err(refusal(&header, &error, &action));
+        self.exchange(request, NLM_F_REQUEST | NLM_F_ACK | flags, &action, |part| {
+            if let Answer::Refused(error) = part {
+                answer = Err(refusal(error, &action));
             }
         })
         .await?;
@@ -142,9 +192,9 @@ impl Netlink {
     /// A kernel without the family (IPv6 switched off) has an empty table.
     pub(super) async fn dump<T>(
         &self,
-        request: RouteNetlinkMessage,
+        request: Request,
         action: &str,
-        mut pick: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+        mut pick: impl FnMut(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         let action = || action.to_owned();
         let mut found = Vec::new();
@@ -152,16 +202,10 @@ impl Netlink {
             found.clear();
             let mut interrupted = false;
             let mut failed = None;
-            self.exchange(request.clone(), NLM_F_REQUEST | NLM_F_DUMP, &action, |header, payload| {
-                interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
-                match payload {
-                    NetlinkPayload::InnerMessage(message) => found.extend(pick(message)),
-                    NetlinkPayload::Error(error) if error.code.is_some() => {
-                        failed = Some(refusal(&header, &error, &action));
-                    }
-                    NetlinkPayload::Overrun(_) => interrupted = true,
-                    _ => {}
-                }
+            self.exchange(request.clone(), NLM_F_REQUEST | NLM_F_DUMP, &action, |part| match part {
+                Answer::Object(message) => found.extend(pick(message)),
+                Answer::Refused(error) => failed = Some(refusal(error, &action)),
+                Answer::Interrupted => interrupted = true,
             })
             .await?;
             match failed {
@@ -181,22 +225,23 @@ impl Netlink {
         Ok(found)
     }
 
-    /// Asks for one object; `None` when the kernel says that there is none.
-    pub(super) async fn get(
+    /// Asks for one object and reads it by `pick`; `None` when the kernel says that there is none.
+    pub(super) async fn get<T>(
         &self,
-        request: RouteNetlinkMessage,
+        request: Request,
         action: impl Fn() -> String,
-    ) -> Result<Option<RouteNetlinkMessage>, Error> {
+        pick: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
         let mut found = Ok(None);
-        self.exchange(request, NLM_F_REQUEST, &action, |header, payload| match payload {
-            NetlinkPayload::InnerMessage(message) => found = Ok(Some(message)),
-            NetlinkPayload::Error(error) if error.code.is_some() => {
-                found = match -error.raw_code() {
+        self.exchange(request, NLM_F_REQUEST, &action, |part| match part {
+            Answer::Object(message) => found = Ok(pick(message)),
+            Answer::Refused(error) => {
+                found = match errno(error) {
                     libc::ENODEV | libc::ENOENT | libc::ESRCH => Ok(None),
-                    _ => Err(refusal(&header, &error, &action)),
+                    _ => Err(refusal(error, &action)),
                 };
             }
-            _ => {}
+            Answer::Interrupted => {}
         })
         .await?;
         found
@@ -204,82 +249,78 @@ impl Netlink {
 
     async fn exchange(
         &self,
-        message: RouteNetlinkMessage,
+        mut request: Request,
         flags: u16,
         action: &impl Fn() -> String,
-        mut receive: impl FnMut(NetlinkHeader, NetlinkPayload<RouteNetlinkMessage>),
+        receive: impl FnMut(Answer<'_>),
     ) -> Result<(), Error> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = flags;
         let work = async {
-            let _turn = self.turn.lock().await;
-            let mut handle = self.handle()?;
-            let mut answers = handle.request(request).map_err(|_| Error::Closed(action()))?;
-            while let Some(answer) = answers.next().await {
-                let (header, payload) = answer.into_parts();
-                receive(header, payload);
-            }
+            let mut place = self.connection.lock().await;
+            let usable =
+                place.take().and_then(|mut old| old.send(&mut request, flags).is_ok().then_some(old));
+            let mut connection = match usable {
+                Some(connection) => connection,
+                None => {
+                    let mut new = Connection::open().map_err(Error::Open)?;
+                    new.send(&mut request, flags)
+                        .map_err(|source| Error::Broken { action: action(), source })?;
+                    new
+                }
+            };
+            connection.answers(receive).await.map_err(|source| Error::Broken { action: action(), source })?;
+            *place = Some(connection);
             Ok(())
         };
         tokio::time::timeout(DEADLINE, work).await.map_err(|_| Error::Timeout(action()))?
     }
 
+    /// As if a request had been cancelled in the midst of its answer.
     #[cfg(test)]
     pub(super) async fn break_connection(&self) {
-        let task = {
-            let connection = self.connection.lock().unwrap();
-            connection.task.abort_handle()
-        };
-        task.abort();
-        while !task.is_finished() {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    fn handle(&self) -> Result<rtnetlink::Handle, Error> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if connection.task.is_finished() {
-            *connection = Connection::open()?;
-        }
-        Ok(connection.handle.clone())
+        let work = self.exchange(
+            Request::new(libc::RTM_GETLINK, &[0; 16]),
+            NLM_F_REQUEST | NLM_F_DUMP,
+            &String::new,
+            |_| (),
+        );
+        let mut work = Box::pin(work);
+        std::future::poll_fn(|context| {
+            let _ = work.as_mut().poll(context);
+            std::task::Poll::Ready(())
+        })
+        .await;
     }
 }
 
-fn refusal(header: &NetlinkHeader, error: &ErrorMessage, action: &impl Fn() -> String) -> Error {
-    let source = error.to_io();
+/// The error number in an acknowledgement, or 0.
+fn errno(message: &Message<'_>) -> i32 {
+    u32_at(message.body, 0).map_or(0, |code| (code as i32).wrapping_neg())
+}
+
+fn refusal(message: &Message<'_>, action: &impl Fn() -> String) -> Error {
+    let source = io::Error::from_raw_os_error(errno(message));
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => Error::Permission(action()),
-        _ => Error::Kernel { action: action(), source, detail: explanation(header, error) },
+        _ => Error::Kernel { action: action(), source, detail: explanation(message) },
     }
 }
 
-fn explanation(header: &NetlinkHeader, error: &ErrorMessage) -> Option<String> {
-    if header.flags & NLM_F_ACK_TLVS == 0 {
+fn explanation(message: &Message<'_>) -> Option<String> {
+    if message.flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }
-    // NETLINK_CAP_ACK is on, so nothing but the request's header stands before the attributes.
-    let attributes = error.header.get(HEADER_LEN..)?;
-    NlasIterator::new(attributes).flatten().find(|nla| nla.kind() == NLMSGERR_ATTR_MSG).and_then(|nla| {
-        let text = String::from_utf8_lossy(nla.value());
-        let text = text.trim_end_matches('\0').trim_end_matches('.');
-        (!text.is_empty()).then(|| text.to_owned())
-    })
-}
-
-impl From<Family> for AddressFamily {
-    fn from(family: Family) -> Self {
-        match family {
-            Family::V4 => AddressFamily::Inet,
-            Family::V6 => AddressFamily::Inet6,
-        }
-    }
-}
-
-/// The family of a message from the kernel; `None` for those that do not concern us (MPLS, bridges, multicast).
-pub(super) fn family_of(family: AddressFamily) -> Option<Family> {
-    match family {
-        AddressFamily::Inet => Some(Family::V4),
-        AddressFamily::Inet6 => Some(Family::V6),
-        _ => None,
-    }
+    // struct nlmsgerr: the error number, the request's header, and, unless NETLINK_CAP_ACK is on, the request itself.
+    const NUMBER: usize = 4;
+    let request = match message.flags & NLM_F_CAPPED {
+        0 => usize::try_from(u32_at(message.body, NUMBER)?)
+            .ok()?
+            .max(HEADER_LEN)
+            .checked_next_multiple_of(4)?,
+        _ => HEADER_LEN,
+    };
+    let attributes = message.body.get(NUMBER.checked_add(request)?..)?;
+    let (_, words) = Attributes::nested(attributes).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?;
+    let words = text(words);
+    let words = words.trim_end_matches('.');
+    (!words.is_empty()).then(|| words.to_owned())
 }

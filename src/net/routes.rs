@@ -3,16 +3,29 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-    RouteType, RouteVia,
-};
 use serde::Serialize;
 
-use super::netlink::{Error, Netlink, family_of};
+use super::message::{
+    Attributes, Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, family, family_number, ip, u16_at,
+    u32_at,
+};
+use super::netlink::{Error, Netlink};
 use super::{Family, Prefix};
+
+/// Length of `struct rtmsg`: family, destination and source length, TOS, table, protocol, scope, type, flags (4).
+const STRUCTURE: usize = 12;
+
+/// Length of `struct rtnexthop`, one hop of a multipath route: length (2), flags, weight, index (4); attributes follow.
+const HOP: usize = 8;
+
+/// `RTNH_F_ONLINK`: the gateway is on the link, whatever other routes say.
+const ON_LINK: u32 = 4;
+
+/// `RTA_VIA`: a gateway of any family.
+const RTA_VIA: u16 = 18;
+
+/// `RTM_F_CLONED`: what the kernel keeps of a route for one destination.
+pub(super) const CLONED: u32 = 0x200;
 
 /// The main routing table (`RT_TABLE_MAIN`).
 pub const MAIN: u32 = 254;
@@ -73,45 +86,45 @@ impl Route {
         self
     }
 
-    fn message(&self, protocol: u8) -> Result<RouteMessage, Error> {
-        let mut message = RouteMessage::default();
-        message.header = RouteHeader {
-            address_family: self.family().into(),
-            destination_prefix_length: self.destination.length(),
-            table: u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC),
-            protocol: RouteProtocol::from(protocol),
-            ..RouteHeader::default()
-        };
-        let attributes = &mut message.attributes;
-        attributes.push(RouteAttribute::Table(self.table));
-        if !self.destination.is_default() {
-            attributes.push(RouteAttribute::Destination(self.destination.address().into()));
-        }
-        if self.metric != 0 {
-            attributes.push(RouteAttribute::Priority(self.metric));
-        }
-        match self.target {
-            Target::Device { index, gateway, source } => {
-                message.header.kind = RouteType::Unicast;
-                attributes.push(RouteAttribute::Oif(index));
+    fn request(&self, kind: u16, protocol: u8) -> Result<Request, Error> {
+        let (mut scope, mut flags) = (libc::RT_SCOPE_UNIVERSE, 0);
+        let route_type = match self.target {
+            Target::Unreachable => libc::RTN_UNREACHABLE,
+            Target::Device { gateway, source, .. } => {
                 if [gateway, source].into_iter().flatten().any(|a| Family::of(a) != self.family()) {
                     return Err(Error::MixedFamilies(format!("route {self}")));
                 }
-                if let Some(source) = source {
-                    attributes.push(RouteAttribute::PrefSource(source.into()));
-                }
                 match gateway {
-                    Some(gateway) => {
-                        attributes.push(RouteAttribute::Gateway(gateway.into()));
-                        message.header.flags = RouteFlags::Onlink;
-                    }
-                    None if self.family() == Family::V4 => message.header.scope = RouteScope::Link,
+                    Some(_) => flags = ON_LINK,
+                    None if self.family() == Family::V4 => scope = libc::RT_SCOPE_LINK,
                     None => {}
                 }
+                libc::RTN_UNICAST
             }
-            Target::Unreachable => message.header.kind = RouteType::Unreachable,
+        };
+        let table = u8::try_from(self.table).unwrap_or(libc::RT_TABLE_UNSPEC);
+        let length = self.destination.length();
+        let mut structure =
+            vec![family_number(self.family()), length, 0, 0, table, protocol, scope, route_type];
+        structure.extend(flags.to_ne_bytes());
+
+        let mut request = Request::new(kind, &structure).with_u32(libc::RTA_TABLE, self.table);
+        if !self.destination.is_default() {
+            request = request.with_ip(libc::RTA_DST, self.destination.address());
         }
-        Ok(message)
+        if self.metric != 0 {
+            request = request.with_u32(libc::RTA_PRIORITY, self.metric);
+        }
+        if let Target::Device { index, gateway, source } = self.target {
+            request = request.with_u32(libc::RTA_OIF, index);
+            if let Some(source) = source {
+                request = request.with_ip(libc::RTA_PREFSRC, source);
+            }
+            if let Some(gateway) = gateway {
+                request = request.with_ip(libc::RTA_GATEWAY, gateway);
+            }
+        }
+        Ok(request)
     }
 }
 
@@ -160,51 +173,37 @@ pub struct RouteInfo {
 }
 
 impl RouteInfo {
-    pub(super) fn parse(message: &RouteMessage) -> Option<RouteInfo> {
-        let header = &message.header;
-        let family = family_of(header.address_family)?;
-        // Entries that the kernel keeps for itself: what it cloned from a route for one destination.
-        if header.flags.contains(RouteFlags::Cloned) {
+    pub(super) fn parse(message: &Message<'_>) -> Option<RouteInfo> {
+        let &[number, length, _, _, table, protocol, _, route_type, ..] = message.body else { return None };
+        if message.kind != libc::RTM_NEWROUTE || u32_at(message.body, 8)? & CLONED != 0 {
             return None;
         }
+        let family = family(number)?;
         let mut destination = family.unspecified();
-        let mut table = u32::from(header.table);
+        let mut table = u32::from(table);
         let mut metric = 0;
         let mut source = None;
-        let mut hops = vec![Hop::default()];
-        for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::Destination(address) => destination = ip(address)?,
-                RouteAttribute::Table(value) => table = *value,
-                RouteAttribute::Priority(value) => metric = *value,
-                RouteAttribute::PrefSource(address) => source = ip(address),
-                RouteAttribute::MultiPath(paths) => {
-                    hops = paths.iter().map(|path| Hop::of(path.interface_index, &path.attributes)).collect();
-                }
+        let mut hops = vec![Hop::of(family, 0, message.attributes(STRUCTURE))];
+        for (kind, value) in message.attributes(STRUCTURE) {
+            match kind {
+                libc::RTA_DST => destination = ip(family, value)?,
+                libc::RTA_TABLE => table = u32_at(value, 0)?,
+                libc::RTA_PRIORITY => metric = u32_at(value, 0)?,
+                libc::RTA_PREFSRC => source = ip(family, value),
+                libc::RTA_MULTIPATH => hops.extend(Hops { family, rest: value }),
                 _ => {}
             }
         }
-        if let [only] = hops.as_mut_slice()
-            && only.index == 0
-        {
-            *only = Hop::of(0, &message.attributes);
-        }
-        let targets = match header.kind {
-            RouteType::Unicast => hops
+        let targets = match route_type {
+            libc::RTN_UNICAST => hops
                 .into_iter()
                 .filter(|hop| hop.index != 0)
                 .map(|hop| Target::Device { index: hop.index, gateway: hop.gateway, source })
                 .collect(),
-            RouteType::Unreachable => vec![Target::Unreachable],
+            libc::RTN_UNREACHABLE => vec![Target::Unreachable],
             _ => Vec::new(),
         };
-        Some(RouteInfo {
-            destination: Prefix::new(destination, header.destination_prefix_length),
-            table,
-            metric,
-            protocol: u8::from(header.protocol),
-            targets,
-        })
+        Some(RouteInfo { destination: Prefix::new(destination, length), table, metric, protocol, targets })
     }
 
     /// As a route of the kind that we set. `None` where it is another kind.
@@ -214,21 +213,20 @@ impl RouteInfo {
     }
 }
 
-#[derive(Default)]
 struct Hop {
     index: u32,
     gateway: Option<IpAddr>,
 }
 
 impl Hop {
-    fn of(index: u32, attributes: &[RouteAttribute]) -> Hop {
+    fn of(family: Family, index: u32, attributes: Attributes<'_>) -> Hop {
         let mut hop = Hop { index, gateway: None };
-        for attribute in attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => hop.index = *index,
-                RouteAttribute::Gateway(address) => hop.gateway = ip(address),
-                RouteAttribute::Via(RouteVia::Inet(address)) => hop.gateway = Some((*address).into()),
-                RouteAttribute::Via(RouteVia::Inet6(address)) => hop.gateway = Some((*address).into()),
+        for (kind, value) in attributes {
+            match kind {
+                libc::RTA_OIF => hop.index = u32_at(value, 0).unwrap_or(0),
+                libc::RTA_GATEWAY => hop.gateway = ip(family, value),
+                // struct rtvia: the family (2) and the address.
+                RTA_VIA => hop.gateway = via(value),
                 _ => {}
             }
         }
@@ -236,11 +234,25 @@ impl Hop {
     }
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some((*address).into()),
-        RouteAddress::Inet6(address) => Some((*address).into()),
-        _ => None,
+fn via(value: &[u8]) -> Option<IpAddr> {
+    ip(family(u8::try_from(u16_at(value, 0)?).ok()?)?, value.get(2..)?)
+}
+
+/// The hops of a multipath route.
+struct Hops<'a> {
+    family: Family,
+    rest: &'a [u8],
+}
+
+impl Iterator for Hops<'_> {
+    type Item = Hop;
+
+    fn next(&mut self) -> Option<Hop> {
+        let len = usize::from(u16_at(self.rest, 0)?);
+        let index = u32_at(self.rest, 4)?;
+        let attributes = Attributes::nested(self.rest.get(HOP..len)?);
+        self.rest = self.rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some(Hop::of(self.family, index, attributes))
     }
 }
 
@@ -252,17 +264,17 @@ impl Netlink {
         protocol: Option<u8>,
         wanted: impl Fn(&RouteInfo) -> bool,
     ) -> Result<Vec<RouteInfo>, Error> {
-        let mut request = RouteMessage::default();
-        request.header.address_family = family.into();
-        request.header.protocol = RouteProtocol::from(protocol.unwrap_or(0));
-        self.dump(RouteNetlinkMessage::GetRoute(request), "list the routes", |message| match message {
-            RouteNetlinkMessage::NewRoute(route) => RouteInfo::parse(&route).filter(|route| {
+        let mut structure = [0; STRUCTURE];
+        structure[0] = family_number(family);
+        structure[5] = protocol.unwrap_or(0);
+        let request = Request::new(libc::RTM_GETROUTE, &structure);
+        self.dump(request, "list the routes", |message| {
+            RouteInfo::parse(message).filter(|route| {
                 // Kernels before 4.20, and those without the family, list more than was asked for.
                 route.destination.family() == family
                     && protocol.is_none_or(|protocol| protocol == route.protocol)
                     && wanted(route)
-            }),
-            _ => None,
+            })
         })
         .await
     }
@@ -270,9 +282,9 @@ impl Netlink {
     /// Sets a route, marked as set by `protocol`. [`Error::Conflict`] when there is a route with the same
     /// destination, table and metric already.
     pub async fn add_route(&self, route: &Route, protocol: u8) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::NewRoute(route.message(protocol)?);
+        let request = route.request(libc::RTM_NEWROUTE, protocol)?;
         let action = || format!("set route {route}");
-        match self.acknowledged(message, NLM_F_CREATE | NLM_F_EXCL, action).await {
+        match self.acknowledged(request, NLM_F_CREATE | NLM_F_EXCL, action).await {
             Err(error) if error.errno() == Some(libc::EEXIST) => Err(Error::Conflict(action())),
             other => other,
         }
@@ -282,13 +294,13 @@ impl Netlink {
     ///
     /// The kernel does not ask who set the old one: make sure that it is ours.
     pub async fn replace_route(&self, route: &Route, protocol: u8) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::NewRoute(route.message(protocol)?);
-        self.acknowledged(message, NLM_F_CREATE | NLM_F_REPLACE, || format!("replace route {route}")).await
+        let request = route.request(libc::RTM_NEWROUTE, protocol)?;
+        self.acknowledged(request, NLM_F_CREATE | NLM_F_REPLACE, || format!("replace route {route}")).await
     }
 
     /// Removes a route if `protocol` set it.
     pub async fn remove_route(&self, route: &Route, protocol: u8) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::DelRoute(route.message(protocol)?);
-        self.acknowledged(message, 0, || format!("remove route {route}")).await
+        let request = route.request(libc::RTM_DELROUTE, protocol)?;
+        self.acknowledged(request, 0, || format!("remove route {route}")).await
     }
 }

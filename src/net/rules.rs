@@ -1,16 +1,32 @@
 //! Policy rules: which routing table serves which packets.
 
 use std::fmt;
-use std::net::IpAddr;
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::route::{RouteHeader, RouteProtocol};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage};
 use serde::Serialize;
 
-use super::netlink::{Error, Netlink, family_of};
+use super::message::{Message, NLM_F_CREATE, NLM_F_EXCL, Request, family, family_number, ip, u32_at};
+use super::netlink::{Error, Netlink};
 use super::{Family, Prefix};
+
+/// Length of `struct fib_rule_hdr`: family, destination and source length, TOS, table, two reserved, action, flags (4).
+const STRUCTURE: usize = 12;
+
+/// `FR_ACT_TO_TBL`: ask a routing table.
+const TO_TABLE: u8 = 1;
+
+// linux/fib_rules.h: attributes of a rule.
+const FRA_DST: u16 = 1;
+const FRA_SRC: u16 = 2;
+const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
+const FRA_SUPPRESS_IFGROUP: u16 = 13;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
+const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
+pub(super) const FRA_PROTOCOL: u16 = 21;
+// Conditions and actions that we do not use: FRA_IIFNAME, FRA_GOTO, FRA_FLOW, FRA_TUN_ID, FRA_OIFNAME, FRA_L3MDEV,
+// FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE.
+const OTHERS: [u16; 10] = [3, 4, 11, 12, 17, 19, 20, 22, 23, 24];
 
 /// A mark on a packet, and the bits of it that are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -57,37 +73,40 @@ pub struct Rule {
 }
 
 impl Rule {
-    fn message(&self, protocol: u8) -> Result<RuleMessage, Error> {
+    fn request(&self, kind: u16, protocol: u8) -> Result<Request, Error> {
         if [self.source, self.destination].into_iter().flatten().any(|p| p.family() != self.family) {
             return Err(Error::MixedFamilies(format!("rule {self}")));
         }
-        let mut message = RuleMessage::default();
-        message.header = RuleHeader {
-            family: self.family.into(),
-            src_len: self.source.map_or(0, |p| p.length()),
-            dst_len: self.destination.map_or(0, |p| p.length()),
-            table: u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC),
-            action: RuleAction::ToTable,
-            ..RuleHeader::default()
-        };
-        let attributes = &mut message.attributes;
-        attributes.push(RuleAttribute::Table(self.table));
-        attributes.push(RuleAttribute::Priority(self.priority));
-        attributes.push(RuleAttribute::Protocol(RouteProtocol::from(protocol)));
+        let len = |prefix: Option<Prefix>| prefix.map_or(0, |prefix| prefix.length());
+        let table = u8::try_from(self.table).unwrap_or(libc::RT_TABLE_UNSPEC);
+        let mut structure = [0; STRUCTURE];
+        structure[..8].copy_from_slice(&[
+            family_number(self.family),
+            len(self.destination),
+            len(self.source),
+            0,
+            table,
+            0,
+            0,
+            TO_TABLE,
+        ]);
+        let mut request = Request::new(kind, &structure)
+            .with_u32(FRA_TABLE, self.table)
+            .with_u32(FRA_PRIORITY, self.priority)
+            .with(FRA_PROTOCOL, &[protocol]);
         if let Some(source) = self.source.filter(|p| !p.is_default()) {
-            attributes.push(RuleAttribute::Source(source.address()));
+            request = request.with_ip(FRA_SRC, source.address());
         }
         if let Some(destination) = self.destination.filter(|p| !p.is_default()) {
-            attributes.push(RuleAttribute::Destination(destination.address()));
+            request = request.with_ip(FRA_DST, destination.address());
         }
         if let Some(mark) = self.mark {
-            attributes.push(RuleAttribute::FwMark(mark.value));
-            attributes.push(RuleAttribute::FwMask(mark.mask));
+            request = request.with_u32(FRA_FWMARK, mark.value).with_u32(FRA_FWMASK, mark.mask);
         }
         if let Some(len) = self.suppress_prefix_len {
-            attributes.push(RuleAttribute::SuppressPrefixLen(len));
+            request = request.with_u32(FRA_SUPPRESS_PREFIXLEN, len);
         }
-        Ok(message)
+        Ok(request)
     }
 }
 
@@ -128,38 +147,44 @@ pub struct RuleInfo {
 }
 
 impl RuleInfo {
-    pub(super) fn parse(message: &RuleMessage) -> Option<RuleInfo> {
-        let header = &message.header;
-        let family = family_of(header.family)?;
+    pub(super) fn parse(message: &Message<'_>) -> Option<RuleInfo> {
+        let &[number, destination_len, source_len, tos, table, _, _, action, ..] = message.body else {
+            return None;
+        };
+        if message.kind != libc::RTM_NEWRULE {
+            return None;
+        }
+        let flags = u32_at(message.body, 8)?;
+        let family = family(number)?;
         let mut rule = Rule {
             family,
             priority: 0,
             source: None,
             destination: None,
             mark: None,
-            table: u32::from(header.table),
+            table: u32::from(table),
             suppress_prefix_len: None,
         };
         let mut protocol = None;
         let mut mark = None;
         let mut mask = u32::MAX;
-        let mut complete = header.action == RuleAction::ToTable && header.tos == 0 && header.flags.is_empty();
-        let prefix =
-            |address: IpAddr, len| (Family::of(address) == family).then(|| Prefix::new(address, len));
-        for attribute in &message.attributes {
-            match attribute {
-                RuleAttribute::Priority(value) => rule.priority = *value,
-                RuleAttribute::Table(value) => rule.table = *value,
-                RuleAttribute::Source(address) => rule.source = prefix(*address, header.src_len),
-                RuleAttribute::Destination(address) => rule.destination = prefix(*address, header.dst_len),
-                RuleAttribute::FwMark(value) => mark = Some(*value),
-                RuleAttribute::FwMask(value) => mask = *value,
-                RuleAttribute::Protocol(value) => protocol = Some(u8::from(*value)),
+        let mut complete = action == TO_TABLE && tos == 0 && flags == 0;
+        let prefix = |value, len| ip(family, value).map(|address| Prefix::new(address, len));
+        for (kind, value) in message.attributes(STRUCTURE) {
+            match kind {
+                FRA_PRIORITY => rule.priority = u32_at(value, 0)?,
+                FRA_TABLE => rule.table = u32_at(value, 0)?,
+                FRA_SRC => rule.source = prefix(value, source_len),
+                FRA_DST => rule.destination = prefix(value, destination_len),
+                FRA_FWMARK => mark = Some(u32_at(value, 0)?),
+                FRA_FWMASK => mask = u32_at(value, 0)?,
+                FRA_PROTOCOL => protocol = Some(*value.first()?),
                 // The kernel tells "nothing is suppressed" as all ones.
-                RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
-                RuleAttribute::SuppressPrefixLen(value) => rule.suppress_prefix_len = Some(*value),
-                RuleAttribute::Other(_) => {}
-                _ => complete = false,
+                FRA_SUPPRESS_PREFIXLEN => {
+                    rule.suppress_prefix_len = Some(u32_at(value, 0)?).filter(|len| *len != u32::MAX);
+                }
+                FRA_SUPPRESS_IFGROUP => complete &= u32_at(value, 0)? == u32::MAX,
+                other => complete &= !OTHERS.contains(&other),
             }
         }
         rule.mark = mark.map(|value| Mark { value, mask });
@@ -170,22 +195,20 @@ impl RuleInfo {
 impl Netlink {
     /// All rules of one family.
     pub async fn rules(&self, family: Family) -> Result<Vec<RuleInfo>, Error> {
-        let mut request = RuleMessage::default();
-        request.header.family = family.into();
-        self.dump(RouteNetlinkMessage::GetRule(request), "list the rules", |message| match message {
-            RouteNetlinkMessage::NewRule(rule) => {
-                RuleInfo::parse(&rule).filter(|info| info.rule.family == family)
-            }
-            _ => None,
+        let mut structure = [0; STRUCTURE];
+        structure[0] = family_number(family);
+        let request = Request::new(libc::RTM_GETRULE, &structure);
+        self.dump(request, "list the rules", |message| {
+            RuleInfo::parse(message).filter(|info| info.rule.family == family)
         })
         .await
     }
 
     /// Sets a rule, marked as set by `protocol`. [`Error::Conflict`] when there is the same already.
     pub async fn add_rule(&self, rule: &Rule, protocol: u8) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::NewRule(rule.message(protocol)?);
+        let request = rule.request(libc::RTM_NEWRULE, protocol)?;
         let action = || format!("set rule {rule}");
-        match self.acknowledged(message, NLM_F_CREATE | NLM_F_EXCL, action).await {
+        match self.acknowledged(request, NLM_F_CREATE | NLM_F_EXCL, action).await {
             Err(error) if error.errno() == Some(libc::EEXIST) => Err(Error::Conflict(action())),
             other => other,
         }
@@ -193,7 +216,7 @@ impl Netlink {
 
     /// Removes a rule if `protocol` set it.
     pub async fn remove_rule(&self, rule: &Rule, protocol: u8) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::DelRule(rule.message(protocol)?);
-        self.acknowledged(message, 0, || format!("remove rule {rule}")).await
+        let request = rule.request(libc::RTM_DELRULE, protocol)?;
+        self.acknowledged(request, 0, || format!("remove rule {rule}")).await
     }
 }

@@ -2,28 +2,23 @@
 //!
 //! A socket of our own, read without a queue between it and the reader: if the reader is slow the kernel's buffer fills,
 //! the kernel says so (`ENOBUFS`), and the reader gets [`Event::Resync`]. So memory is bounded, and nothing is missed
-//! without notice. (`rtnetlink`'s multicast connection puts an unbounded queue there, which a router that learns the
-//! internet's routes by BGP would fill.)
+//! without notice, even on a router that learns the internet's routes by BGP.
 //!
 //! Only the few fields that are needed are read, so that a kernel newer than this program cannot confuse it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::task::Poll;
-
-use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::NlasIterator;
-use rtnetlink::proto::sys::protocols::NETLINK_ROUTE;
-use rtnetlink::proto::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use std::net::IpAddr;
 
 use super::Family;
+use super::links::IFF_LOWER_UP;
+use super::message::{Message, family, ip, text, u32_at};
+use super::routes::CLONED;
+use super::rules::FRA_PROTOCOL;
+use super::socket::Socket;
 
 /// Receive buffer of the socket, in bytes: some thousand changes.
 const RECEIVE_BUFFER: i32 = 256 * 1024;
-
-/// The largest datagram that the kernel sends here (`NLMSG_GOODSIZE` is a page, dumps use up to 32 KiB).
-const DATAGRAM: usize = 32 * 1024;
 
 /// Datagrams thrown away after an overflow, at most. The buffer holds fewer.
 const DRAIN: usize = 16_384;
@@ -89,7 +84,7 @@ pub enum Event {
 
 /// A stream of [`Event`]s.
 pub struct Watch {
-    socket: TokioSocket,
+    socket: Socket,
     protocol: u8,
     buffer: Vec<u8>,
     pending: VecDeque<Event>,
@@ -102,26 +97,12 @@ impl Watch {
     ///
     /// Open it before the first snapshot, so that nothing falls between the two. Must be called within a tokio runtime.
     pub fn open(protocol: u8) -> io::Result<Watch> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv6Route,
-            MulticastGroup::Ipv4Rule,
-            MulticastGroup::Ipv6Rule,
-        ];
-        let groups = groups.iter().fold(0, |bits, group| bits | 1 << (*group as u32 - 1));
-        socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
-        let _ = socket.socket_ref().set_rx_buf_sz(RECEIVE_BUFFER);
-        Ok(Watch {
-            socket,
-            protocol,
-            buffer: Vec::with_capacity(DATAGRAM),
-            pending: VecDeque::new(),
-            links: BTreeMap::new(),
-        })
+        // linux/rtnetlink.h: RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE,
+        // RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE.
+        const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
+        let socket = Socket::open(GROUPS.iter().fold(0, |bits, group| bits | 1 << (group - 1)))?;
+        let _ = socket.set_receive_buffer(RECEIVE_BUFFER);
+        Ok(Watch { socket, protocol, buffer: Vec::new(), pending: VecDeque::new(), links: BTreeMap::new() })
     }
 
     /// Waits for the next event. Can be cancelled without losing one.
@@ -132,20 +113,16 @@ impl Watch {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(event);
             }
-            self.buffer.clear();
-            match self.socket.recv_from(&mut self.buffer).await {
-                // Only the kernel (port 0) is believed.
-                Ok(sender) if sender.port_number() != 0 => {}
-                Ok(_) => {
+            match self.socket.receive(&mut self.buffer).await {
+                Ok(()) => {
                     let datagram = std::mem::take(&mut self.buffer);
                     self.read(&datagram);
                     self.buffer = datagram;
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.drain().await;
+                    self.drain();
                     return Ok(Event::Resync);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
@@ -153,15 +130,12 @@ impl Watch {
 
     /// Throws away what is in the kernel's buffer. Until that is empty the kernel drops every further announcement, and
     /// does so silently: only after this is a look at everything sure to miss nothing.
-    async fn drain(&mut self) {
+    fn drain(&mut self) {
         self.links.clear();
         for _ in 0..DRAIN {
-            self.buffer.clear();
-            let empty = std::future::poll_fn(|cx| {
-                Poll::Ready(self.socket.poll_recv_from(cx, &mut self.buffer).is_pending())
-            });
-            if empty.await {
-                break;
+            match self.socket.receive_now(&mut self.buffer) {
+                Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => break,
+                _ => {}
             }
         }
     }
@@ -200,37 +174,6 @@ impl std::fmt::Debug for Watch {
     }
 }
 
-/// One netlink message: `struct nlmsghdr`, and what follows.
-struct Message<'a> {
-    kind: u16,
-    body: &'a [u8],
-}
-
-impl<'a> Message<'a> {
-    fn split(bytes: &'a [u8]) -> Option<(Message<'a>, &'a [u8])> {
-        const HEADER: usize = 16;
-        let len = usize::try_from(u32_at(bytes, 0)?).ok()?;
-        let kind = u16_at(bytes, 4)?;
-        let body = bytes.get(HEADER..len)?;
-        let after = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((Message { kind, body }, after))
-    }
-
-    fn attributes(&self, header: usize) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
-        let bytes = self.body.get(header..).unwrap_or_default();
-        NlasIterator::new(bytes)
-            .map_while(Result::ok)
-            .map(|nla| {
-                // `NlaBuffer::value` borrows from the iterator's copy of the slice, which lives as long as the datagram.
-                (nla.kind(), nla.into_inner())
-            })
-            .filter_map(|(kind, whole)| {
-                let len = usize::from(u16_at(whole, 0)?);
-                Some((kind, whole.get(4..len)?))
-            })
-    }
-}
-
 fn event(message: &Message<'_>, own_protocol: u8) -> Option<Event> {
     let body = message.body;
     match message.kind {
@@ -246,9 +189,7 @@ fn event(message: &Message<'_>, own_protocol: u8) -> Option<Event> {
             let mut mtu = 0;
             for (kind, value) in message.attributes(HEADER) {
                 match kind {
-                    libc::IFLA_IFNAME => {
-                        name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
-                    }
+                    libc::IFLA_IFNAME => name = text(value),
                     libc::IFLA_MTU => mtu = u32_at(value, 0)?,
                     _ => {}
                 }
@@ -296,10 +237,9 @@ fn event(message: &Message<'_>, own_protocol: u8) -> Option<Event> {
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
             // struct rtmsg: family, destination and source length, TOS, table, protocol, scope, type, flags (4).
             const HEADER: usize = 12;
-            const RTM_F_CLONED: u32 = 0x200;
             let family = family(*body.first()?)?;
             let (destination_len, protocol) = (*body.get(1)?, *body.get(5)?);
-            if u32_at(body, 8)? & RTM_F_CLONED != 0 {
+            if u32_at(body, 8)? & CLONED != 0 {
                 return None;
             }
             if protocol == own_protocol {
@@ -322,7 +262,6 @@ fn event(message: &Message<'_>, own_protocol: u8) -> Option<Event> {
         libc::RTM_DELRULE => {
             // struct fib_rule_hdr has the length of struct rtmsg.
             const HEADER: usize = 12;
-            const FRA_PROTOCOL: u16 = 21;
             let ours = message
                 .attributes(HEADER)
                 .any(|(kind, value)| kind == FRA_PROTOCOL && value.first() == Some(&own_protocol));
@@ -330,32 +269,6 @@ fn event(message: &Message<'_>, own_protocol: u8) -> Option<Event> {
         }
         _ => None,
     }
-}
-
-/// `IFF_LOWER_UP`, which `libc` lacks for some targets.
-const IFF_LOWER_UP: u32 = 1 << 16;
-
-fn family(number: u8) -> Option<Family> {
-    match libc::c_int::from(number) {
-        libc::AF_INET => Some(Family::V4),
-        libc::AF_INET6 => Some(Family::V6),
-        _ => None,
-    }
-}
-
-fn ip(family: Family, bytes: &[u8]) -> Option<IpAddr> {
-    match family {
-        Family::V4 => <[u8; 4]>::try_from(bytes).ok().map(|octets| Ipv4Addr::from(octets).into()),
-        Family::V6 => <[u8; 16]>::try_from(bytes).ok().map(|octets| Ipv6Addr::from(octets).into()),
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at.checked_add(2)?)?.try_into().ok().map(u16::from_ne_bytes)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]

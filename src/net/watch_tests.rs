@@ -85,7 +85,7 @@ fn a_flood_ends_in_a_resync() {
     run(|bench| async move {
         let (_card, index) = bench.card("wan0").await;
         let mut watch = Watch::open(PROTOCOL).unwrap();
-        watch.socket.socket_ref().set_rx_buf_sz(1i32).unwrap(); // the kernel's minimum
+        watch.socket.set_receive_buffer(1).unwrap(); // the kernel's minimum
         for metric in 1..200 {
             let route = Route {
                 destination: Prefix::default_route(Family::V4),
