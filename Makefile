@@ -3,12 +3,13 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test lint clean
+.PHONY: help build demo test bench-bond lint clean
 
 help:
 	@echo 'make build   the program: target/release/bonding'
 	@echo 'make demo    two emulated ADSL lines joined into one, to look at (about a minute and a half)'
 	@echo 'make test    every test; those over real network namespaces need root'
+	@echo 'make bench-bond   goodput, ping, cuts and changes over emulated lines (about seven minutes)'
 	@echo 'make lint    formatting and lints'
 	@echo 'make clean   remove what was built'
 
@@ -19,6 +20,14 @@ demo:
 	$(CARGO) build --release --bin bonding
 	$(CARGO) build --release --package lab --bin demo
 	@target/release/demo target/release/bonding
+
+# BENCH='--scenario asym2' measures less; BENCH='--runs 5 --document docs/performance.md' renews the document.
+BENCH ?=
+
+bench-bond:
+	$(CARGO) build --release --bin bonding
+	$(CARGO) build --release --package lab --bin bench-bond
+	@target/release/bench-bond target/release/bonding $(BENCH)
 
 # Quick tests first. One profile, optimised but quickly linked, so that nothing is built twice. The end-to-end tests
 # measure rates: two at a time leave the emulated lines enough of two cores.
