@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::cipher::CipherPolicy;
 use super::header::{DatagramType, Seal, TransportHeader};
 use super::keys::PrivateKey;
-use super::peer::{Event, LinkConfig, Peer, PeerConfig, Timing};
+use super::peer::{Event, LinkConfig, Payload, Peer, PeerConfig, Timing};
 use super::receiver::Opened;
 use super::routing::Routing;
 use super::session::OpenError;
 use super::status::EndpointStatus;
 use super::wire::Frame;
-use super::{LinkId, Packet, Path, PeerId, Pool, Time, Transmit, ip};
+use super::{LinkId, Origin, Packet, Path, PeerId, Pool, Time, Transmit, ip};
 use handshakes::{Handshakes, StagedSettings};
 
 /// ECN codepoint "congestion experienced" (RFC 3168).
@@ -173,6 +173,20 @@ impl Endpoint {
         }
     }
 
+    /// Takes an inner packet, or an Ethernet frame (see [`Payload`]), that is to go to `peer` over `link` and no other.
+    pub fn enqueue_on(&mut self, peer: PeerId, link: LinkId, packet: Packet, now: Time) {
+        let Some(entry) = self.entries.get_mut(&peer) else {
+            self.count("inner packet for nobody");
+            self.pool.put(packet);
+            return;
+        };
+        self.pool.put(entry.peer.sender.buffer());
+        let ethernet = entry.peer.config.payload == Payload::PinnedEthernet;
+        if !entry.peer.sender.enqueue_on(link, packet, ethernet, now) {
+            self.count("inner packet malformed");
+        }
+    }
+
     /// Takes datagrams that came in one read: each `stride` bytes long, the last perhaps shorter. They are opened in
     /// place.
     pub fn handle_datagrams(
@@ -182,7 +196,7 @@ impl Endpoint {
         data: &mut [u8],
         stride: usize,
         now: Time,
-        deliver: &mut dyn FnMut(PeerId, &[u8]),
+        deliver: &mut dyn FnMut(Origin, &[u8]),
     ) {
         for datagram in data.chunks_mut(stride.max(MIN_STRIDE)) {
             match DatagramType::of(datagram) {
@@ -230,7 +244,7 @@ impl Endpoint {
     }
 
     /// Does what time asks for.
-    pub fn handle_timeout(&mut self, now: Time, deliver: &mut dyn FnMut(PeerId, &[u8])) {
+    pub fn handle_timeout(&mut self, now: Time, deliver: &mut dyn FnMut(Origin, &[u8])) {
         let mut events = Vec::new();
         for entry in self.entries.values_mut() {
             entry.peer.tick(now, deliver, &mut events);
@@ -273,7 +287,7 @@ impl Endpoint {
         ecn: u8,
         datagram: &mut [u8],
         now: Time,
-        deliver: &mut dyn FnMut(PeerId, &[u8]),
+        deliver: &mut dyn FnMut(Origin, &[u8]),
     ) {
         let line_bytes = datagram.len() + path.header_bytes();
         let index = TransportHeader::read(datagram).map(|header| header.index);

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Time;
 use super::packet::Packet;
 use super::wire::{Kind, Report};
+use super::{LinkId, Time};
 
 /// Records that one link keeps at the most; the oldest are forgotten first.
 const MAX_RECORDS: usize = 16_384;
@@ -29,6 +29,8 @@ pub struct Outgoing {
     pub born: Time,
     /// How often it has been sent.
     pub attempts: u8,
+    /// It belongs to this link and goes over no other.
+    pub pinned: Option<LinkId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -292,6 +294,7 @@ mod tests {
             sequence,
             born: Time::ZERO,
             attempts: 1,
+            pinned: None,
         }
     }
 

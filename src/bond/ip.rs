@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::ethernet;
 use super::wire::BUCKETS;
 
 const TCP: u8 = 6;
@@ -34,6 +35,8 @@ pub struct PacketInfo {
     pub ecn: u8,
     /// Differentiated services codepoint.
     pub dscp: u8,
+    /// Where the IP header begins; `None` when what an Ethernet frame carries is no IP packet.
+    pub network: Option<usize>,
 }
 
 /// Sorts packets into flows. The hash is keyed, so that nobody can aim at a bucket.
@@ -79,6 +82,29 @@ impl Classifier {
             pure_ack,
             ecn: ip.traffic_class & 3,
             dscp: ip.traffic_class >> 2,
+            network: Some(0),
+        })
+    }
+
+    /// Looks at an Ethernet frame; `None` when it is too short to be one.
+    pub fn parse_frame(&self, frame: &[u8]) -> Option<PacketInfo> {
+        let header = ethernet::Header::parse(frame)?;
+        let inner = frame.get(header.length..).filter(|_| header.carries_ip());
+        if let Some(info) = inner.and_then(|packet| self.parse(packet)) {
+            return Some(PacketInfo { network: Some(header.length), ..info });
+        }
+        let mut hash = Hash(self.seed);
+        hash.add(&header.ether_type.to_be_bytes());
+        let hash = hash.finish();
+        Some(PacketInfo {
+            hash,
+            bucket: (hash as usize % BUCKETS) as u16,
+            protocol: 0,
+            tcp: None,
+            pure_ack: false,
+            ecn: 0,
+            dscp: 0,
+            network: None,
         })
     }
 }

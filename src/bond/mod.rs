@@ -12,6 +12,7 @@ pub mod capacity;
 pub mod cipher;
 mod cookie;
 pub mod endpoint;
+pub mod ethernet;
 pub mod flight;
 pub mod handshake;
 mod hash;
@@ -43,10 +44,13 @@ pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 
+#[cfg(test)]
+mod pinned_tests;
+
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use link::LinkState;
 pub use packet::{Packet, Pool};
-pub use peer::{Event, LinkConfig, PeerConfig};
+pub use peer::{Event, LinkConfig, Payload, PeerConfig};
 pub use routing::IpPrefix;
 pub use scheduler::Policy;
 pub use time::Time;
@@ -85,6 +89,15 @@ pub struct Transmit {
     pub segment_size: usize,
     /// ECN codepoint of the outer header.
     pub ecn: u8,
+}
+
+/// Where an inner packet came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The peer that sent it.
+    pub peer: PeerId,
+    /// The link over which it came, or the packet that it had waited for; `None` when it has waited in vain.
+    pub link: Option<LinkId>,
 }
 
 /// Names a peer of an [`Endpoint`].

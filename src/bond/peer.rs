@@ -10,7 +10,7 @@ use super::sender::Sender;
 use super::session::{Lifetimes, Lineage};
 use super::status::{LinkStatus, PeerStatus};
 use super::wire::{Frame, Hello};
-use super::{LinkId, Path, PeerId, Policy, Time, ip};
+use super::{LinkId, Origin, Path, PeerId, Policy, Time, ethernet, ip};
 
 /// The tunnel's MTU is never less: IPv6 needs it (RFC 8200). Longer packets than a link carries are split.
 const MIN_TUNNEL_MTU: usize = 1280;
@@ -43,6 +43,51 @@ pub struct PeerConfig {
     pub policy: Option<Policy>,
     /// Upper limit of what is sent to it over each link, in bits a second.
     pub upload: Option<u64>,
+    /// What is carried, and by whom it is spread.
+    pub payload: Payload,
+}
+
+/// What the inner packets are, and who spreads them over the links. Both ends of a bond must have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// IP packets, which the policy spreads.
+    #[default]
+    Bonded,
+    /// IP packets that each stay on the link for which they are given, see
+    /// [`Endpoint::enqueue_on`](super::Endpoint::enqueue_on).
+    PinnedIp,
+    /// Ethernet frames, likewise.
+    PinnedEthernet,
+}
+
+impl Payload {
+    const ALL: [Payload; 3] = [Payload::Bonded, Payload::PinnedIp, Payload::PinnedEthernet];
+
+    fn code(self) -> u8 {
+        self as u8
+    }
+
+    fn from_code(code: u8) -> Option<Payload> {
+        Payload::ALL.get(usize::from(code)).copied()
+    }
+
+    /// In the words of the configuration.
+    fn name(self) -> &'static str {
+        match self {
+            Payload::Bonded => "mode 'user'",
+            Payload::PinnedIp => "mode 'kernel' with tunnel_type 'tun'",
+            Payload::PinnedEthernet => "mode 'kernel' with tunnel_type 'tap'",
+        }
+    }
+
+    fn is_allowed(self, packet: &[u8], allowed: &[IpPrefix]) -> bool {
+        match self {
+            Payload::Bonded | Payload::PinnedIp => {
+                ip::source(packet).is_some_and(|source| allowed.iter().any(|range| range.contains(source)))
+            }
+            Payload::PinnedEthernet => ethernet::is_allowed(packet, allowed),
+        }
+    }
 }
 
 /// Settings of a link, at the client.
@@ -132,6 +177,10 @@ pub struct Peer {
     tunnel_mtu: u16,
     /// Policy that the peer asked for.
     asked: Policy,
+    /// What the other end carries, if that is not what we do.
+    differs: Option<Payload>,
+    /// That is yet to be told.
+    complains: bool,
 }
 
 impl Peer {
@@ -149,6 +198,8 @@ impl Peer {
             since: now,
             tunnel_mtu: 0,
             asked: Policy::default(),
+            differs: None,
+            complains: false,
         }
     }
 
@@ -158,17 +209,27 @@ impl Peer {
         self.sender.scheduler.set_policy(self.config.policy.unwrap_or(self.asked));
     }
 
-    /// What the other end asks for in its handshake.
+    /// What the other end asks for in its handshake: the client's policy counts where ours is not set.
     pub fn asked_for(&mut self, settings: &[u8]) {
-        if let Some(policy) = settings.first().and_then(|code| Policy::from_code(*code)) {
+        let policy = settings.first().and_then(|code| Policy::from_code(*code));
+        if let Some(policy) = policy.filter(|_| !self.config.initiator) {
             self.asked = policy;
             self.sender.scheduler.set_policy(self.config.policy.unwrap_or(policy));
         }
+        let payload = settings.get(1).map_or(Some(Payload::Bonded), |code| Payload::from_code(*code));
+        self.differs = payload.filter(|payload| *payload != self.config.payload);
+        self.complains = self.differs.is_some();
+    }
+
+    /// Why no data may pass, although the session stands.
+    fn disagreement(&self) -> Option<String> {
+        let (ours, theirs) = (self.config.payload.name(), self.differs?.name());
+        Some(format!("this end has {ours} and the other end {theirs}: set both alike"))
     }
 
     /// What we ask for.
     pub fn settings(&self) -> Vec<u8> {
-        vec![self.sender.scheduler.policy().code()]
+        vec![self.sender.scheduler.policy().code(), self.config.payload.code()]
     }
 
     /// Client: adds a link or changes what changed in it. `token` is fresh randomness.
@@ -241,18 +302,21 @@ impl Peer {
         path: Path,
         token: [u8; 8],
         now: Time,
-        deliver: &mut dyn FnMut(PeerId, &[u8]),
+        deliver: &mut dyn FnMut(Origin, &[u8]),
     ) -> bool {
-        let (id, allowed, spoofed) = (self.id, &self.config.allowed, &mut self.spoofed);
+        let origin = Origin { peer: self.id, link: Some(opened.link) };
+        let (allowed, spoofed) = (&self.config.allowed, &mut self.spoofed);
+        let (payload, agreed) = (self.config.payload, self.differs.is_none());
         let (sender, keepalive, limit) = (&mut self.sender, self.keepalive, self.config.upload);
         let mut closed = false;
         let server = !self.config.initiator;
         if let Some(link) = sender.link(opened.link) {
             link.heard_from(path, token, now);
         }
-        let mut deliver = |packet: &[u8]| match ip::source(packet) {
-            Some(source) if allowed.iter().any(|range| range.contains(source)) => deliver(id, packet),
-            _ => *spoofed += 1,
+        let mut deliver = |packet: &[u8]| match payload.is_allowed(packet, allowed) {
+            _ if !agreed => {}
+            true => deliver(origin, packet),
+            false => *spoofed += 1,
         };
         let mut on_frame = |frame: Frame<'_>| match &frame {
             Frame::Close => closed = true,
@@ -273,11 +337,14 @@ impl Peer {
     }
 
     /// Does what time asks for; tells what changed.
-    pub fn tick(&mut self, now: Time, deliver: &mut dyn FnMut(PeerId, &[u8]), events: &mut Vec<Event>) {
-        let (id, allowed, spoofed) = (self.id, &self.config.allowed, &mut self.spoofed);
-        self.receiver.handle_timeout(now, &mut |packet| match ip::source(packet) {
-            Some(source) if allowed.iter().any(|range| range.contains(source)) => deliver(id, packet),
-            _ => *spoofed += 1,
+    pub fn tick(&mut self, now: Time, deliver: &mut dyn FnMut(Origin, &[u8]), events: &mut Vec<Event>) {
+        let origin = Origin { peer: self.id, link: None };
+        let (allowed, spoofed) = (&self.config.allowed, &mut self.spoofed);
+        let (payload, agreed) = (self.config.payload, self.differs.is_none());
+        self.receiver.handle_timeout(now, &mut |packet| match payload.is_allowed(packet, allowed) {
+            _ if !agreed => {}
+            true => deliver(origin, packet),
+            false => *spoofed += 1,
         });
         self.sender.handle_timeout(now);
         self.send_reports(now);
@@ -323,8 +390,13 @@ impl Peer {
             let patience = (high - low) + low * 3 + PATIENCE_MARGIN;
             self.receiver.set_patience(patience.clamp(MIN_PATIENCE, MAX_PATIENCE));
         }
+        if std::mem::take(&mut self.complains)
+            && let Some(reason) = self.disagreement()
+        {
+            events.push(Event::HandshakeFailed { peer: Some(self.id), reason });
+        }
         let alive = |l: &Link| matches!(l.state(), LinkState::Up | LinkState::Suspect);
-        let up = self.sender.has_session() && self.sender.links.iter().any(alive);
+        let up = self.sender.has_session() && self.differs.is_none() && self.sender.links.iter().any(alive);
         if up != self.up {
             self.up = up;
             self.since = now;
@@ -333,6 +405,7 @@ impl Peer {
             } else {
                 let down = self.sender.links.iter().find(|l| l.state() == LinkState::Down);
                 let reason = down.map_or("no link is in use", |l| l.reason()).to_owned();
+                let reason = self.disagreement().unwrap_or(reason);
                 Event::PeerDown { peer: self.id, reason }
             });
         }

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::Time;
 use super::ip::{self, PacketInfo};
 use super::packet::{Packet, Pool};
+use super::{LinkId, Time};
 
 /// Limits and constants of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,8 @@ pub struct Head<'a> {
     pub packet: &'a Packet,
     /// What it is.
     pub info: &'a PacketInfo,
+    /// The only link that may carry it.
+    pub pinned: Option<LinkId>,
     /// Packets of its flow that wait, with this one.
     pub queued: usize,
     /// How long it has waited.
@@ -54,6 +56,7 @@ pub struct Head<'a> {
 struct Waiting {
     packet: Packet,
     info: PacketInfo,
+    pinned: Option<LinkId>,
     since: Time,
 }
 
@@ -132,8 +135,16 @@ impl Queue {
         self.marks
     }
 
-    /// Enters a packet. When the queue is full the fattest flow loses its oldest packet.
-    pub fn push(&mut self, packet: Packet, info: PacketInfo, now: Time, pool: &mut Pool) {
+    /// Enters a packet, which only the link `pinned` may carry if there is one. When the queue is full the fattest flow
+    /// loses its oldest packets.
+    pub fn push(
+        &mut self,
+        packet: Packet,
+        info: PacketInfo,
+        pinned: Option<LinkId>,
+        now: Time,
+        pool: &mut Pool,
+    ) {
         let flow = self.flows.entry(info.bucket).or_default();
         if flow.packets.is_empty() && !flow.fresh && !self.old.contains(&info.bucket) {
             flow.fresh = true;
@@ -143,7 +154,7 @@ impl Queue {
         self.packets += 1;
         self.bytes += packet.len();
         flow.bytes += packet.len();
-        flow.packets.push_back(Waiting { packet, info, since: now });
+        flow.packets.push_back(Waiting { packet, info, pinned, since: now });
         while self.packets > self.config.max_packets || self.bytes > self.config.max_bytes {
             if !self.drop_from_fattest(pool) {
                 break;
@@ -176,6 +187,7 @@ impl Queue {
         Some(Head {
             packet: &waiting.packet,
             info: &waiting.info,
+            pinned: waiting.pinned,
             queued: flow.packets.len(),
             waited: now.since(waiting.since),
             sparse,
@@ -314,7 +326,11 @@ impl Codel {
 
 /// Drops the first packet of a flow, or marks it if its sender understands marks: (dropped, its bytes).
 fn drop_or_mark(flow: &mut Flow, pool: &mut Pool) -> (bool, usize) {
-    if flow.packets.front_mut().is_some_and(|w| ip::mark_ce(w.packet.bytes_mut())) {
+    let mark = |waiting: &mut Waiting| {
+        let packet = waiting.info.network.and_then(|at| waiting.packet.bytes_mut().get_mut(at..));
+        packet.is_some_and(ip::mark_ce)
+    };
+    if flow.packets.front_mut().is_some_and(mark) {
         return (false, 0);
     }
     let Some(waiting) = flow.packets.pop_front() else { return (false, 0) };

@@ -26,7 +26,7 @@ impl Rig {
         let mut packet = self.pool.take();
         packet.copy_from(bytes);
         let info = self.classifier.parse(bytes).unwrap();
-        self.queue.push(packet, info, now, &mut self.pool);
+        self.queue.push(packet, info, None, now, &mut self.pool);
     }
 
     fn pop(&mut self, now: Time) -> Option<Packet> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::cipher::Cipher;
 use super::flight::{Flight, MAX_ATTEMPTS, Outgoing, TOO_OLD};
 use super::header::Seal;
-use super::ip::{Classifier, clamp_mss};
+use super::ip::{Classifier, PacketInfo, clamp_mss};
 use super::link::{Link, LinkState};
 use super::packet::{Packet, Pool};
 use super::queue::{Queue, QueueConfig};
@@ -41,6 +41,8 @@ pub struct Sender {
     pub bytes: u64,
     /// Packets sent again.
     pub resent: u64,
+    /// Packets whose only link was down.
+    unsent: u64,
     classifier: Classifier,
     queue: Queue,
     pool: Pool,
@@ -64,6 +66,7 @@ impl Sender {
             packets: 0,
             bytes: 0,
             resent: 0,
+            unsent: 0,
             classifier: Classifier::new(seed),
             queue: Queue::new(QueueConfig::default()),
             pool: Pool::new(POOL),
@@ -132,24 +135,48 @@ impl Sender {
         self.queue.len()
     }
 
-    /// Packets that the queue has dropped.
+    /// Packets that the queue has dropped, and those whose only link was down.
     pub fn dropped(&self) -> u64 {
-        self.queue.drops()
+        self.queue.drops() + self.unsent
     }
 
     /// Takes an inner packet. False when it is no IP packet.
-    pub fn enqueue(&mut self, mut packet: Packet, now: Time) -> bool {
-        let Some(info) = self.classifier.parse(&packet) else {
+    pub fn enqueue(&mut self, packet: Packet, now: Time) -> bool {
+        let info = self.classifier.parse(&packet);
+        self.push(packet, info, None, now)
+    }
+
+    /// Takes an inner packet, or an Ethernet frame, that goes over `link` and no other. False when it is neither.
+    pub fn enqueue_on(&mut self, link: LinkId, packet: Packet, ethernet: bool, now: Time) -> bool {
+        let info = match ethernet {
+            true => self.classifier.parse_frame(&packet),
+            false => self.classifier.parse(&packet),
+        };
+        // Every link has flows of its own, so that a busy one holds up nobody else's.
+        let info = info.map(|info| PacketInfo { bucket: bucket_of_link(info.bucket, link), ..info });
+        self.push(packet, info, Some(link), now)
+    }
+
+    fn push(
+        &mut self,
+        mut packet: Packet,
+        info: Option<PacketInfo>,
+        pinned: Option<LinkId>,
+        now: Time,
+    ) -> bool {
+        let Some(info) = info else {
             self.pool.put(packet);
             return false;
         };
         self.packets += 1;
         self.bytes += packet.len() as u64;
-        if info.tcp.is_some() {
-            let room = self.room().min(usize::from(u16::MAX)) as u16;
-            clamp_mss(packet.bytes_mut(), room.saturating_sub(40), room.saturating_sub(60));
+        if let (Some(_), Some(at)) = (info.tcp, info.network)
+            && let Some(inner) = packet.bytes_mut().get_mut(at..)
+        {
+            let room = self.room().saturating_sub(at).min(usize::from(u16::MAX)) as u16;
+            clamp_mss(inner, room.saturating_sub(40), room.saturating_sub(60));
         }
-        self.queue.push(packet, info, now, &mut self.pool);
+        self.queue.push(packet, info, pinned, now, &mut self.pool);
         true
     }
 
@@ -414,14 +441,21 @@ impl Sender {
         self.queue.reset_skips();
         loop {
             let head = self.queue.head(now, &mut self.pool)?;
-            let (length, hash) = (head.packet.len(), head.info.hash);
+            let (length, hash, pinned) = (head.packet.len(), head.info.hash, head.pinned);
             let facts = Head { hash, queued: head.queued, waited: head.waited, sparse: head.sparse };
             self.find_candidates(length);
+            if let Some(link) = pinned {
+                self.candidates.retain(|candidate| candidate.link == link);
+                if self.candidates.is_empty() {
+                    self.hold_or_drop(link);
+                    continue;
+                }
+            }
             match self.scheduler.choose(&self.candidates, &facts, now)? {
                 Choice::Send(id) => {
                     let (packet, info) = self.queue.pop()?;
-                    let outgoing =
-                        self.outgoing(packet, info.bucket, info.tcp.is_some() && !info.pure_ack, now);
+                    let ordered = info.tcp.is_some() && !info.pure_ack && pinned.is_none();
+                    let outgoing = Outgoing { pinned, ..self.outgoing(packet, info.bucket, ordered, now) };
                     return Some(self.fit(id, outgoing, now));
                 }
                 Choice::Wait(until) => {
@@ -439,8 +473,16 @@ impl Sender {
                 self.give_up(outgoing, now);
                 continue;
             }
-            let length = outgoing.packet.len();
+            let (length, pinned) = (outgoing.packet.len(), outgoing.pinned);
             self.find_candidates(length);
+            if let Some(link) = pinned {
+                self.candidates.retain(|candidate| candidate.link == link);
+                if self.candidates.is_empty() {
+                    let outgoing = self.resends.pop_front()?;
+                    self.give_up(outgoing, now);
+                    continue;
+                }
+            }
             let best = Scheduler::earliest(&self.candidates, now)?;
             if best.free > now + RESEND_AHEAD {
                 self.wake_at(best.free - RESEND_AHEAD);
@@ -453,6 +495,16 @@ impl Sender {
         None
     }
 
+    /// The queue's head belongs to a link that cannot take it: waits while that is only suspect, otherwise drops it.
+    fn hold_or_drop(&mut self, link: LinkId) {
+        if self.links.iter().any(|l| l.id == link && l.state() == LinkState::Suspect) {
+            self.queue.skip_flow();
+        } else if let Some((packet, _)) = self.queue.pop() {
+            self.unsent += 1;
+            self.pool.put(packet);
+        }
+    }
+
     /// Gives a new packet its place in its flow.
     fn outgoing(&mut self, packet: Packet, bucket: u16, ordered: bool, now: Time) -> Outgoing {
         if self.sequences.is_empty() {
@@ -463,14 +515,15 @@ impl Sender {
             sequence = *next;
             *next = (*next + 1) & (wire::SEQUENCES - 1);
         }
-        Outgoing { packet, kind: Kind::Data, ordered, bucket, sequence, born: now, attempts: 0 }
+        Outgoing { packet, kind: Kind::Data, ordered, bucket, sequence, born: now, attempts: 0, pinned: None }
     }
 
     /// Makes an outgoing packet fit its link: splits it when it is too long, and plans copies when the policy asks.
     fn fit(&mut self, id: LinkId, outgoing: Outgoing, now: Time) -> (LinkId, Outgoing) {
         let Some(link) = self.links.iter().find(|l| l.id == id) else { return (id, outgoing) };
         let room = link.room();
-        if self.scheduler.policy() == Policy::Redundant && outgoing.attempts == 0 {
+        if self.scheduler.policy() == Policy::Redundant && outgoing.attempts == 0 && outgoing.pinned.is_none()
+        {
             self.plan_copies(id, &outgoing, now);
         }
         if outgoing.packet.len() <= room || outgoing.kind != Kind::Data {
@@ -584,6 +637,12 @@ impl Sender {
             }
         }
     }
+}
+
+/// The bucket of a flow on one link: the low bits are the link's number.
+fn bucket_of_link(bucket: u16, link: LinkId) -> u16 {
+    let links = MAX_LINKS as u16;
+    bucket - bucket % links + u16::from(link) % links
 }
 
 /// Seals what stands in `out` from `start`. Removes it when the keys do not allow it.

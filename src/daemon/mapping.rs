@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::bond::cipher::{Cipher, CipherList, CipherPolicy, has_aes_instructions};
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey};
-use crate::bond::{EndpointConfig, IpPrefix, LinkConfig, LinkId, Path, PeerConfig, Policy};
+use crate::bond::{EndpointConfig, IpPrefix, LinkConfig, LinkId, Path, Payload, PeerConfig, Policy};
 use crate::config::key::Secret;
 use crate::config::value::{IpNet, Rate};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Mode, TunnelType};
 
 /// How often idle links are probed where no link says otherwise.
 const KEEPALIVE: Duration = Duration::from_millis(1_500);
@@ -58,6 +58,7 @@ pub fn server(config: &Config) -> Option<PeerConfig> {
         allowed: vec![IpPrefix::ALL_V4, IpPrefix::ALL_V6],
         policy: Some(policy(config.bond.policy)),
         upload: None,
+        payload: payload(config),
     })
 }
 
@@ -65,7 +66,7 @@ pub fn server(config: &Config) -> Option<PeerConfig> {
 ///
 /// A policy other than the default is the server's own choice; with the default the router's choice counts for both
 /// directions, so that it has to be made in one place only.
-pub fn router(peer: &config::Peer) -> PeerConfig {
+pub fn router(peer: &config::Peer, config: &Config) -> PeerConfig {
     PeerConfig {
         public_key: PublicKey::from_bytes(*peer.public_key.as_bytes()),
         preshared_key: peer.preshared_key.as_ref().map(preshared_key),
@@ -73,6 +74,16 @@ pub fn router(peer: &config::Peer) -> PeerConfig {
         allowed: peer.addresses.iter().chain(&peer.lans).map(prefix).collect(),
         policy: (peer.policy != config::Policy::Adaptive).then(|| policy(peer.policy)),
         upload: peer.download.map(bits),
+        payload: payload(config),
+    }
+}
+
+/// What the links carry.
+pub fn payload(config: &Config) -> Payload {
+    match (config.globals.mode, config.bond.kernel.tunnel_type) {
+        (Mode::User, _) => Payload::Bonded,
+        (Mode::Kernel, TunnelType::Tun) => Payload::PinnedIp,
+        (Mode::Kernel, TunnelType::Tap) => Payload::PinnedEthernet,
     }
 }
 

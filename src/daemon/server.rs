@@ -119,7 +119,7 @@ impl Server {
             keep
         });
         for peer in &config.peers {
-            let core = mapping::router(peer);
+            let core = mapping::router(peer, config);
             let allowed = core.allowed.clone();
             let known = self.routers.iter_mut().find(|r| r.config.public_key == peer.public_key);
             let id = match known {

@@ -63,6 +63,8 @@ pub struct Daemon {
     driver: Driver,
     network: Network,
     netlink: Netlink,
+    /// Name of the device that traffic is routed into.
+    device: String,
     tunnel: Tunnel,
     /// What each peer's links carry.
     peer_mtus: BTreeMap<PeerId, u16>,
@@ -111,7 +113,9 @@ impl Daemon {
         let tunnel = Tunnel { index: index_of(tun.name())?, mtu };
         let endpoint = new_endpoint(&config, key)?;
         let started = now();
-        let mut driver = Driver::new(endpoint, tun).map_err(StartError::system("timer"))?;
+        let device = tun.name().to_owned();
+        let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
+        driver.set_tun(tun);
 
         let netlink = Netlink::open()?;
         let ownership = desired::ownership(&config);
@@ -144,6 +148,7 @@ impl Daemon {
             driver,
             network,
             netlink,
+            device,
             tunnel,
             peer_mtus: BTreeMap::new(),
             control,
@@ -213,7 +218,7 @@ impl Daemon {
     fn announce(&self) {
         let globals = &self.config.globals;
         let role = role_name(globals.role);
-        let device = self.driver.tun().name();
+        let device = &self.device;
         log::info!(
             "{role} {}, device {device}, key {}",
             env!("CARGO_PKG_VERSION"),
@@ -330,7 +335,7 @@ impl Daemon {
         if self.changes != progress.changes {
             self.changes = progress.changes;
             // A deleted device does not wake those who wait to read from it.
-            if if_nametoindex(self.driver.tun().name()) != Ok(self.tunnel.index) {
+            if if_nametoindex(self.device.as_str()) != Ok(self.tunnel.index) {
                 self.device_lost = true;
             }
             self.look();
@@ -404,7 +409,8 @@ impl Daemon {
     fn reopen_tun(&mut self) -> Result<(), StartError> {
         let tun = Tun::open(&TunOptions::new(self.config.bond.ifname.clone(), self.tunnel.mtu))?;
         self.tunnel.index = index_of(tun.name())?;
-        self.driver.replace_tun(tun);
+        self.device = tun.name().to_owned();
+        self.driver.set_tun(tun);
         self.event(None, None, "device", "it had disappeared and was made anew");
         self.set_network();
         Ok(())

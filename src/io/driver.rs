@@ -1,4 +1,4 @@
-//! The event loop's work: packets between the TUN device, the core and the sockets, in batches.
+//! The event loop's work: packets between the TUN devices, the core and the sockets, in batches.
 //!
 //! ```text
 //! out:  tun → Endpoint::enqueue …  Endpoint::poll_transmit → socket
@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::timer::{self, Timer};
 use super::{Ecn, RecvBatch, SendError, Socket, Transmit, Tun};
 use crate::bond::routing::Routing;
-use crate::bond::{Endpoint, Event, IpPrefix, Path, PeerId, SocketId, Time, ip};
+use crate::bond::{Endpoint, Event, IpPrefix, LinkId, Origin, Path, PeerId, SocketId, Time, ip};
 
 /// Packets read from TUN in one turn, at most.
 const TUN_BATCH: usize = 64;
@@ -48,12 +48,15 @@ const MIN_SLEEP: Duration = Duration::from_micros(20);
 /// The same complaint about a socket is logged this often, at most.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The TUN device has disappeared: open another one and pass it to [`Driver::replace_tun`].
+/// A TUN device has disappeared, and is no longer asked: open another one and pass it to [`Driver::set_tun`] or
+/// [`Driver::set_link_tun`].
 #[derive(Debug, thiserror::Error)]
 #[error("the device '{name}' is gone: {source}")]
 pub struct TunGone {
     /// Its name.
     pub name: String,
+    /// Its link, if it belonged to one.
+    pub link: Option<(PeerId, LinkId)>,
     /// What the kernel said.
     pub source: io::Error,
 }
@@ -71,6 +74,14 @@ pub struct IoCounters {
     pub between_peers: u64,
 }
 
+/// A TUN device.
+struct Port {
+    tun: Tun,
+    /// The link whose packets it carries; `None` for those of all.
+    link: Option<(PeerId, LinkId)>,
+    rests_until: Option<Time>,
+}
+
 struct Slot {
     id: SocketId,
     socket: Socket,
@@ -82,11 +93,13 @@ struct Slot {
     retires: Option<Time>,
 }
 
-/// TUN device, core and sockets.
+/// TUN devices, core and sockets.
+///
+/// Usually there is one device for everything. In kernel mode each link has one of its own, and a packet stays on the
+/// link whose device it came from.
 pub struct Driver {
     endpoint: Endpoint,
-    tun: Tun,
-    tun_rests_until: Option<Time>,
+    ports: Vec<Port>,
     sockets: Vec<Slot>,
     next_socket: SocketId,
     gone: Vec<SocketId>,
@@ -109,11 +122,10 @@ impl Driver {
     /// # Errors
     ///
     /// When the kernel gives no timer.
-    pub fn new(endpoint: Endpoint, tun: Tun) -> io::Result<Driver> {
+    pub fn new(endpoint: Endpoint) -> io::Result<Driver> {
         Ok(Driver {
             endpoint,
-            tun,
-            tun_rests_until: None,
+            ports: Vec::new(),
             sockets: Vec::new(),
             next_socket: 0,
             gone: Vec::new(),
@@ -161,15 +173,29 @@ impl Driver {
         self.endpoint.poll_event()
     }
 
-    /// The TUN device.
-    pub fn tun(&self) -> &Tun {
-        &self.tun
+    /// Sets the device for the packets of all links, in the place of the one before.
+    pub fn set_tun(&mut self, tun: Tun) {
+        self.set_port(tun, None);
     }
 
-    /// Goes on with another device.
-    pub fn replace_tun(&mut self, tun: Tun) {
-        self.tun = tun;
-        self.tun_rests_until = None;
+    /// Sets the device of one link, in the place of the one before.
+    pub fn set_link_tun(&mut self, peer: PeerId, link: LinkId, tun: Tun) {
+        self.set_port(tun, Some((peer, link)));
+    }
+
+    /// Closes the device of one link.
+    pub fn remove_link_tun(&mut self, peer: PeerId, link: LinkId) {
+        self.ports.retain(|port| port.link != Some((peer, link)));
+    }
+
+    /// The device of one link.
+    pub fn link_tun(&self, peer: PeerId, link: LinkId) -> Option<&Tun> {
+        self.ports.iter().find(|port| port.link == Some((peer, link))).map(|port| &port.tun)
+    }
+
+    fn set_port(&mut self, tun: Tun, link: Option<(PeerId, LinkId)>) {
+        self.ports.retain(|port| port.link != link);
+        self.ports.push(Port { tun, link, rests_until: None });
         self.touched = true;
     }
 
@@ -250,11 +276,12 @@ impl Driver {
         if self.timer.poll_expired(cx).is_ready() {
             return Poll::Ready(());
         }
-        if self.tun_rests_until.is_none()
-            && self.endpoint.wants_tun()
-            && self.tun.poll_readable(cx).is_ready()
-        {
-            return Poll::Ready(());
+        if self.endpoint.wants_tun() {
+            for port in &self.ports {
+                if port.rests_until.is_none() && port.tun.poll_readable(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+            }
         }
         for slot in &self.sockets {
             if slot.rests_until.is_none() && slot.socket.poll_readable(cx).is_ready() {
@@ -267,11 +294,11 @@ impl Driver {
     fn work(&mut self) -> Result<(), TunGone> {
         self.touched = false;
         self.unfinished = false;
-        self.read_tun(timer::now())?;
+        self.read_tuns(timer::now())?;
         self.read_sockets(timer::now());
         let now = timer::now();
         if self.endpoint.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            let mut deliver = deliver(&self.tun, self.apart.as_ref(), &mut self.counters);
+            let mut deliver = deliver(&self.ports, self.apart.as_ref(), &mut self.counters);
             self.endpoint.handle_timeout(now, &mut deliver);
         }
         self.transmit(now, SEND_BATCH);
@@ -279,45 +306,34 @@ impl Driver {
 
         let sockets = self.sockets.iter().flat_map(|slot| [slot.rests_until, slot.retires]);
         let core = self.endpoint.poll_timeout().map(|deadline| deadline.max(now + MIN_SLEEP));
-        self.deadline = sockets.flatten().chain(self.tun_rests_until).chain(core).min();
+        let ports = self.ports.iter().filter_map(|port| port.rests_until);
+        self.deadline = sockets.flatten().chain(ports).chain(core).min();
         Ok(())
     }
 
-    fn read_tun(&mut self, now: Time) -> Result<(), TunGone> {
-        if self.tun_rests_until.is_some_and(|until| until > now) {
-            return Ok(());
-        }
-        self.tun_rests_until = None;
-        for _ in 0..TUN_BATCH {
-            if !self.endpoint.wants_tun() {
-                return Ok(());
+    fn read_tuns(&mut self, now: Time) -> Result<(), TunGone> {
+        let mut gone = None;
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            if port.rests_until.is_some_and(|until| until > now) {
+                continue;
             }
-            let mut packet = self.endpoint.buffer();
-            let error = match self.tun.try_read(packet.spare_mut()) {
-                Ok(len) => {
-                    packet.set_len(len);
-                    self.endpoint.enqueue(packet, now);
-                    continue;
+            port.rests_until = None;
+            match read_tun(port, &mut self.endpoint, now) {
+                Ok(drained) => self.unfinished |= !drained,
+                Err(error) => {
+                    gone = Some((index, error));
+                    break;
                 }
-                Err(error) => error,
-            };
-            self.endpoint.recycle(packet);
-            return match error.raw_os_error() {
-                _ if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-                Some(libc::EBADFD) => Err(TunGone { name: self.tun.name().to_owned(), source: error }),
-                _ => {
-                    // `EIO`: somebody has set the device down. There is no event for "up again" on the descriptor.
-                    self.tun_rests_until = Some(now + REST);
-                    Ok(())
-                }
-            };
+            }
         }
-        self.unfinished = true;
-        Ok(())
+        let Some((index, source)) = gone else { return Ok(()) };
+        let port = self.ports.swap_remove(index);
+        self.touched = true;
+        Err(TunGone { name: port.tun.name().to_owned(), link: port.link, source })
     }
 
     fn read_sockets(&mut self, now: Time) {
-        let mut deliver = deliver(&self.tun, self.apart.as_ref(), &mut self.counters);
+        let mut deliver = deliver(&self.ports, self.apart.as_ref(), &mut self.counters);
         let mut failed = 0;
         for slot in &mut self.sockets {
             if slot.rests_until.is_some_and(|until| until > now) {
@@ -387,21 +403,58 @@ impl Driver {
     }
 }
 
-/// Takes inner packets from the core to the TUN device.
+/// Takes a batch of packets from a device to the core. True when the device has no more.
+///
+/// An error means that the device is gone.
+fn read_tun(port: &mut Port, endpoint: &mut Endpoint, now: Time) -> io::Result<bool> {
+    for _ in 0..TUN_BATCH {
+        if !endpoint.wants_tun() {
+            return Ok(true);
+        }
+        let mut packet = endpoint.buffer();
+        let error = match port.tun.try_read(packet.spare_mut()) {
+            Ok(len) => {
+                packet.set_len(len);
+                match port.link {
+                    None => endpoint.enqueue(packet, now),
+                    Some((peer, link)) => endpoint.enqueue_on(peer, link, packet, now),
+                }
+                continue;
+            }
+            Err(error) => error,
+        };
+        endpoint.recycle(packet);
+        return match error.raw_os_error() {
+            _ if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Some(libc::EBADFD) => Err(error),
+            _ => {
+                // `EIO`: somebody has set the device down. There is no event for "up again" on the descriptor.
+                port.rests_until = Some(now + REST);
+                Ok(true)
+            }
+        };
+    }
+    Ok(false)
+}
+
+/// Takes inner packets from the core to the TUN device: that of the link over which they came, where it has its own.
 fn deliver<'a>(
-    tun: &'a Tun,
+    ports: &'a [Port],
     apart: Option<&'a Routing>,
     counters: &'a mut IoCounters,
-) -> impl FnMut(PeerId, &[u8]) + use<'a> {
+) -> impl FnMut(Origin, &[u8]) + use<'a> {
     move |from, packet| {
         if let Some(routing) = apart {
             let to = ip::destination(packet).and_then(|destination| routing.lookup(destination));
-            if to.is_some_and(|to| to != from) {
+            if to.is_some_and(|to| to != from.peer) {
                 counters.between_peers += 1;
                 return;
             }
         }
-        if tun.try_write(packet).is_err() {
+        let is_its =
+            |port: &&Port| port.link.is_none_or(|(peer, link)| peer == from.peer && Some(link) == from.link);
+        let port = ports.iter().find(is_its);
+        if port.is_none_or(|port| port.tun.try_write(packet).is_err()) {
             counters.tun_drops += 1;
         }
     }

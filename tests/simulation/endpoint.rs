@@ -7,7 +7,8 @@ use bonding::bond::cipher::{CipherList, CipherPolicy};
 use bonding::bond::keys::PrivateKey;
 use bonding::bond::status::PeerStatus;
 use bonding::bond::{
-    Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkState, Path, PeerConfig, PeerId, Policy, Time,
+    Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkState, Origin, Path, Payload, PeerConfig,
+    Policy, Time,
 };
 use lab::random::Random;
 
@@ -121,6 +122,7 @@ pub fn pair(scenario: &Scenario, config: &BondConfig, seed: u64) -> [Bond; 2] {
             }],
             policy: (side == Side::Client).then_some(config.policy),
             upload: None,
+            payload: Payload::Bonded,
         };
         let peer = endpoint.add_peer(peer_config, Time::ZERO);
         let mut bond = Bond {
@@ -234,7 +236,7 @@ impl Tunnel for Bond {
             }
         };
         let stride = data.len();
-        let deliver = &mut |_: PeerId, packet: &[u8]| deliver(packet);
+        let deliver = &mut |_: Origin, packet: &[u8]| deliver(packet);
         self.endpoint.handle_datagrams(path, ecn, data, stride, Time::from_nanos(now), deliver);
         self.drain_events();
     }
@@ -266,7 +268,7 @@ impl Tunnel for Bond {
 
     fn handle_timeout(&mut self, now: Nanos, deliver: &mut dyn FnMut(&[u8])) {
         self.now = now;
-        let deliver = &mut |_: PeerId, packet: &[u8]| deliver(packet);
+        let deliver = &mut |_: Origin, packet: &[u8]| deliver(packet);
         self.endpoint.handle_timeout(Time::from_nanos(now), deliver);
         self.drain_events();
     }

@@ -78,7 +78,7 @@ impl Daemon {
             version: status::VERSION,
             program: env!("CARGO_PKG_VERSION"),
             role: role_name(self.config.globals.role),
-            ifname: self.driver.tun().name(),
+            ifname: &self.device,
             mtu: self.tunnel.mtu,
             config: self.options.config.display().to_string(),
             pid: std::process::id(),

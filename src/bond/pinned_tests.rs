@@ -1,0 +1,234 @@
+//! Packets that stay on their link, over two endpoints in virtual time.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::cipher::CipherPolicy;
+use super::keys::PrivateKey;
+use super::{
+    Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkId, LinkState, Path, Payload, PeerConfig,
+    PeerId, Policy, Time,
+};
+
+const DELAY: Duration = Duration::from_millis(10);
+const STEP: Duration = Duration::from_millis(1);
+
+struct End {
+    endpoint: Endpoint,
+    peer: PeerId,
+    /// What came, with the link over which it came.
+    received: Vec<(Option<LinkId>, Vec<u8>)>,
+    events: Vec<Event>,
+}
+
+struct World {
+    now: Time,
+    /// Client and server.
+    ends: [End; 2],
+    /// Datagrams on their way: when they arrive, at which end, over which link.
+    wire: VecDeque<(Time, usize, LinkId, Vec<u8>)>,
+    cut: Option<LinkId>,
+}
+
+fn address(end: usize, link: LinkId) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2 + end as u8, link)), 5510)
+}
+
+fn path(end: usize, link: LinkId) -> Path {
+    Path { socket: u16::from(link), local: Some(address(end, link).ip()), remote: address(1 - end, link) }
+}
+
+impl World {
+    fn new(client: Payload, server: Payload) -> World {
+        let keys = [PrivateKey::from_bytes([1; 32]), PrivateKey::from_bytes([2; 32])];
+        let now = Time::from_millis(1_000);
+        let end = |index: usize, payload: Payload| {
+            let config = EndpointConfig {
+                private_key: keys[index].clone(),
+                cipher: CipherPolicy::Auto,
+                aes_hardware: false,
+                rekey_interval: Duration::from_secs(120),
+                keepalive: Duration::from_millis(500),
+            };
+            let mut state = index as u64 + 1;
+            let random = move |bytes: &mut [u8]| {
+                for byte in bytes {
+                    state =
+                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    *byte = (state >> 33) as u8;
+                }
+            };
+            let mut endpoint = Endpoint::new(config, Box::new(random), 1_700_000_000_000, now);
+            let peer = PeerConfig {
+                public_key: keys[1 - index].public(),
+                preshared_key: None,
+                initiator: index == 0,
+                allowed: vec![IpPrefix { addr: Ipv4Addr::new(10, 0, 0, 0).into(), len: 24 }],
+                policy: Some(Policy::Adaptive),
+                upload: None,
+                payload,
+            };
+            let peer = endpoint.add_peer(peer, now);
+            End { endpoint, peer, received: Vec::new(), events: Vec::new() }
+        };
+        let ends = [end(0, client), end(1, server)];
+        let mut world = World { now, ends, wire: VecDeque::new(), cut: None };
+        for link in 0..2 {
+            let config = LinkConfig {
+                id: link,
+                name: format!("wan{link}"),
+                path: Some(path(0, link)),
+                enabled: true,
+                upload: None,
+                download: None,
+                priority: 1,
+                weight: 1,
+                mtu: None,
+            };
+            let client = &mut world.ends[0];
+            client.endpoint.set_link(client.peer, config, now);
+        }
+        world.run(Duration::from_secs(3));
+        world
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += STEP;
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        while self.wire.front().is_some_and(|(at, ..)| *at <= now) {
+            let Some((_, to, link, mut datagrams)) = self.wire.pop_front() else { break };
+            if self.cut == Some(link) {
+                continue;
+            }
+            let End { endpoint, received, .. } = &mut self.ends[to];
+            let length = datagrams.len();
+            endpoint.handle_datagrams(
+                path(to, link),
+                0,
+                &mut datagrams,
+                length,
+                now,
+                &mut |origin, packet| {
+                    received.push((origin.link, packet.to_vec()));
+                },
+            );
+        }
+        for (from, end) in self.ends.iter_mut().enumerate() {
+            let End { endpoint, received, events, .. } = end;
+            if endpoint.poll_timeout().is_some_and(|at| at <= now) {
+                endpoint.handle_timeout(now, &mut |origin, packet| {
+                    received.push((origin.link, packet.to_vec()));
+                });
+            }
+            let mut out = Vec::new();
+            while let Some(transmit) = endpoint.poll_transmit(now, &mut out) {
+                let link = transmit.path.socket as LinkId;
+                for datagram in out.chunks(transmit.segment_size) {
+                    self.wire.push_back((now + DELAY, 1 - from, link, datagram.to_vec()));
+                }
+            }
+            events.extend(std::iter::from_fn(|| endpoint.poll_event()));
+        }
+    }
+
+    /// One packet a millisecond for `count` milliseconds, to the server, in turn over both links.
+    fn send(&mut self, count: u16, wrap: impl Fn(Vec<u8>) -> Vec<u8>) {
+        for number in 0..count {
+            let End { endpoint, peer, .. } = &mut self.ends[0];
+            let mut packet = endpoint.buffer();
+            packet.copy_from(&wrap(udp(number)));
+            endpoint.enqueue_on(*peer, (number % 2) as LinkId, packet, self.now);
+            self.now += STEP;
+            self.step();
+        }
+    }
+
+    fn is_up(&self, link: LinkId) -> bool {
+        let status = self.ends[0].endpoint.status(self.now);
+        status.peers[0].links.iter().any(|l| l.id == link && l.state == LinkState::Up)
+    }
+}
+
+/// A UDP packet of one flow from 10.0.0.2 to 10.0.0.1, with a number inside.
+fn udp(number: u16) -> Vec<u8> {
+    let mut packet = vec![0; 100];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&100u16.to_be_bytes());
+    packet[8] = 64;
+    packet[9] = 17;
+    packet[12..20].copy_from_slice(&[10, 0, 0, 2, 10, 0, 0, 1]);
+    packet[28..30].copy_from_slice(&number.to_be_bytes());
+    packet
+}
+
+fn in_ethernet(packet: Vec<u8>) -> Vec<u8> {
+    // An address whose first byte looks like an IPv4 header's.
+    let mut frame = vec![0x46, 1, 2, 3, 4, 5, 0x46, 1, 2, 3, 4, 6, 8, 0];
+    frame.extend_from_slice(&packet);
+    frame
+}
+
+fn numbers(end: &End, offset: usize) -> Vec<(Option<LinkId>, u16)> {
+    let number = |packet: &[u8]| u16::from_be_bytes([packet[offset + 28], packet[offset + 29]]);
+    end.received.iter().map(|(link, packet)| (*link, number(packet))).collect()
+}
+
+#[test]
+fn a_packet_comes_over_the_link_for_which_it_was_given() {
+    for (payload, offset) in [(Payload::PinnedIp, 0), (Payload::PinnedEthernet, 14)] {
+        let mut world = World::new(payload, payload);
+        world.send(200, |packet| if offset > 0 { in_ethernet(packet) } else { packet });
+        world.run(Duration::from_millis(50));
+        let mut came = numbers(&world.ends[1], offset);
+        came.sort_by_key(|(_, number)| *number);
+        let expected: Vec<_> = (0..200).map(|number| (Some((number % 2) as LinkId), number)).collect();
+        assert_eq!(came, expected, "{payload:?}");
+        let whole = if offset > 0 { in_ethernet(udp(7)) } else { udp(7) };
+        assert!(world.ends[1].received.iter().any(|(_, packet)| *packet == whole), "{payload:?}");
+    }
+}
+
+#[test]
+fn a_dead_link_takes_its_own_packets_only() {
+    let mut world = World::new(Payload::PinnedIp, Payload::PinnedIp);
+    world.cut = Some(1);
+    world.send(400, |packet| packet);
+    assert!(world.is_up(0) && !world.is_up(1));
+    world.run(Duration::from_secs(2));
+    let came = numbers(&world.ends[1], 0);
+    let expected: Vec<_> = (0..400).step_by(2).map(|number| (Some(0), number)).collect();
+    assert_eq!(came, expected, "all of link 0 and none of link 1, by whatever way");
+
+    // Nothing of what waited for it is left when it comes back.
+    world.cut = None;
+    world.run(Duration::from_secs(3));
+    assert!(world.is_up(1));
+    assert_eq!(world.ends[1].received.len(), 200);
+    world.send(10, |packet| packet);
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.ends[1].received.len(), 210);
+}
+
+#[test]
+fn ends_that_carry_different_things_say_so_and_exchange_nothing() {
+    let mut world = World::new(Payload::PinnedIp, Payload::PinnedEthernet);
+    world.send(20, |packet| packet);
+    world.run(Duration::from_millis(100));
+    for (end, ours) in world.ends.iter().zip(["'tun'", "'tap'"]) {
+        assert!(end.received.is_empty());
+        let told = end.events.iter().any(|event| {
+            matches!(event, Event::HandshakeFailed { reason, .. }
+                if reason.starts_with(&format!("this end has mode 'kernel' with tunnel_type {ours}")))
+        });
+        assert!(told, "{:?}", end.events);
+        assert!(!end.events.iter().any(|event| matches!(event, Event::PeerUp { .. })));
+    }
+}
