@@ -8,6 +8,7 @@ pub mod import;
 pub mod join;
 pub mod keys;
 pub mod options;
+pub mod rpcd;
 pub mod status;
 pub mod text;
 pub mod watch;
@@ -30,9 +31,9 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NO_DAEMON: u8 = 3;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "run", "status", "events", "reload", "link", "check", "options", "import", "join", "genkey", "pubkey",
-    "genpsk", "version", "help",
+    "genpsk", "rpcd", "version", "help",
 ];
 
 const HELP: &str = "\
@@ -51,6 +52,7 @@ bonding joins several internet links into one fast, safe pipe to a server.
   bonding genkey                 make a private key
   bonding pubkey                 turn a private key (standard input) into its public key
   bonding genpsk                 make a pre-shared key
+  bonding rpcd list|call METHOD  OpenWrt: the ubus object `bonding`
   bonding version
 
 `bonding COMMAND --help` says more. Exit codes: 0 done; 1 failed, or the file has errors;
@@ -113,6 +115,13 @@ pub enum Invocation {
     PubKey,
     /// Make a pre-shared key.
     GenPsk,
+    /// Tell rpcd the methods (no method), or carry one out.
+    Rpcd {
+        /// Where things are.
+        places: rpcd::Places,
+        /// What to carry out.
+        method: Option<String>,
+    },
 }
 
 /// Runs the program.
@@ -175,6 +184,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             no_more(parser, Invocation::PubKey, "bonding pubkey < FILE: the public key of a private key\n")
         }
         "genpsk" => no_more(parser, Invocation::GenPsk, "bonding genpsk: make a pre-shared key\n"),
+        "rpcd" => parse_rpcd(parser),
         other => Err(no_command(other)),
     }
 }
@@ -304,6 +314,30 @@ write nothing.
     Ok(Invocation::Join(join::Options { line, wans, config, output }))
 }
 
+fn parse_rpcd(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
+    const HELP: &str = "\
+bonding rpcd [--config FILE] [--state FOLDER] list|call METHOD
+
+What OpenWrt's rpcd runs for the ubus object `bonding`: `ubus -v list bonding` names its methods. Arguments are JSON on
+standard input, the answer is JSON on standard output.
+";
+    let (mut places, mut words) = (rpcd::Places::default(), Vec::new());
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
+            Long("config") => places.config = parser.value()?.into(),
+            Long("state") => places.state = parser.value()?.into(),
+            Value(word) => words.push(word.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    match words.as_slice() {
+        [list] if list == "list" => Ok(Invocation::Rpcd { places, method: None }),
+        [call, method] if call == "call" => Ok(Invocation::Rpcd { places, method: Some(method.clone()) }),
+        _ => Err("rpcd: say list, or call and a method".into()),
+    }
+}
+
 fn parse_options(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
     let mut json = false;
     while let Some(argument) = parser.next()? {
@@ -378,6 +412,10 @@ fn run(invocation: Invocation) -> u8 {
             keys::generate_preshared(&mut out)
         }
         Invocation::PubKey => keys::public(&mut io::stdin(), &mut out),
+        Invocation::Rpcd { method: None, .. } => rpcd::list(&mut out),
+        Invocation::Rpcd { places, method: Some(method) } => {
+            rpcd::call(&method, &places, &mut io::stdin(), &mut out)
+        }
     };
     match written.and_then(|code| io::stdout().flush().map(|()| code)) {
         Ok(code) => code,
