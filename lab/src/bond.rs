@@ -162,6 +162,18 @@ impl Bond {
         self.ends[end as usize].process.as_mut().expect("the daemon was started")
     }
 
+    /// Stops the daemon of one end, if it runs.
+    ///
+    /// # Errors
+    ///
+    /// When it does not stop in time.
+    pub fn halt(&mut self, end: End) -> io::Result<()> {
+        match self.ends[end as usize].process.take() {
+            Some(process) => process.terminate(STOP_LIMIT).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// The configuration file of one end, to be changed by a test.
     pub fn config(&self, end: End) -> &Path {
         &self.ends[end as usize].config
