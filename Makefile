@@ -3,13 +3,14 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test bench-bond lint clean
+.PHONY: help build demo test bench-bond bench-raw lint clean
 
 help:
 	@echo 'make build   the program: target/release/bonding'
 	@echo 'make demo    two emulated ADSL lines joined into one, to look at (about a minute and a half)'
 	@echo 'make test    every test; those over real network namespaces need root'
 	@echo 'make bench-bond   goodput, ping, cuts and changes over emulated lines (about seven minutes)'
+	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go (about four minutes)'
 	@echo 'make lint    formatting and lints'
 	@echo 'make clean   remove what was built'
 
@@ -28,6 +29,12 @@ bench-bond:
 	$(CARGO) build --release --bin bonding
 	$(CARGO) build --release --package lab --bin bench-bond
 	@target/release/bench-bond target/release/bonding $(BENCH)
+
+# Needs root for the others' packages to be installed on Debian; skips what is missing.
+bench-raw:
+	$(CARGO) build --release --bin bonding
+	$(CARGO) build --release --package lab --bin bench-raw
+	@target/release/bench-raw target/release/bonding --json target/bench-raw.json
 
 # Quick tests first. One profile, optimised but quickly linked, so that nothing is built twice. The end-to-end tests
 # measure rates: two at a time leave the emulated lines enough of two cores.
