@@ -476,7 +476,18 @@ fn check_overlaps(mut nets: Vec<(IpNet, usize, &str)>, sourced: &Sourced, log: &
     }
 }
 
+/// Each rule has a priority of its own among the kernel's rules (`crate::daemon::outside`).
+const MAX_RULES: usize = 90;
+/// How many rules of the kernel one rule may take.
+const MAX_COMBINATIONS: usize = 64;
+
 fn check_rules(sourced: &Sourced, log: &mut Log<'_>) {
+    if let Some(section) = sourced.rules_at.get(MAX_RULES) {
+        log.error(
+            At { section: Some(*section), ..At::default() },
+            format!("is one too many: at most {MAX_RULES} rules"),
+        );
+    }
     for (rule, section) in sourced.config.rules.iter().zip(&sourced.rules_at) {
         let section = Some(*section);
         let links = match &rule.action {
@@ -505,7 +516,27 @@ fn check_rules(sourced: &Sourced, log: &mut Log<'_>) {
             Action::Outside { .. } if given(log, section, "policy") => {
                 log.error(at(section, "policy"), "either this or 'outside'");
             }
+            Action::Outside { .. } if !rule.dscp.is_empty() => {
+                log.error(
+                    at(section, "dscp"),
+                    "routing cannot look at it: let the firewall mark such packets, and match 'mark'",
+                );
+            }
             Action::Outside { .. } => {}
+        }
+        for (option, ranges) in [("src_port", &rule.source_ports), ("dest_port", &rule.destination_ports)] {
+            if matches!(rule.action, Action::Outside { .. })
+                && ranges.iter().any(|range| *range.start() == u16::MAX)
+            {
+                log.error(at(section, option), "the kernel's routing rules cannot match port 65535");
+            }
+        }
+        let combinations = rule.combinations();
+        if combinations > MAX_COMBINATIONS {
+            log.error(
+                At { section, ..At::default() },
+                format!("has {combinations} combinations of protocols, addresses and ports; at most {MAX_COMBINATIONS}: split it"),
+            );
         }
         let ports = rule.protocols.iter().all(|protocol| matches!(protocol, 6 | 17 | 132 | 136));
         for (option, used) in

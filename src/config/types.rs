@@ -375,6 +375,20 @@ pub struct Rule {
     pub action: Action,
 }
 
+impl Rule {
+    /// How many conditions with one value each it stands for.
+    pub fn combinations(&self) -> usize {
+        let lists = [
+            self.protocols.len(),
+            self.sources.len(),
+            self.destinations.len(),
+            self.source_ports.len(),
+            self.destination_ports.len(),
+        ];
+        lists.iter().fold(1, |product, length| product.saturating_mul((*length).max(1)))
+    }
+}
+
 /// What a [`Rule`] does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {

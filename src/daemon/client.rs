@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::control::LinkAction;
 use super::desired::{self, DefaultRoute, Tunnel};
 use super::mapping;
+use super::outside::Exit;
 use super::places::Names;
 use super::status::LinkPlace;
 use crate::bond::{LinkConfig, LinkId, LinkState, MAX_LINKS, Path, PeerId, SocketId, Time};
@@ -209,7 +210,9 @@ impl Client {
                 });
             }
         }
-        let (desired, loose) = desired::client(config, tunnel, &paths, self.default_route(config));
+        let exits: Vec<Exit> = self.links.iter().filter_map(Link::exit).collect();
+        let default = self.default_route(config);
+        let (desired, loose) = desired::client(config, tunnel, &paths, &exits, default);
         let device = |index: &u32| {
             let place = self.links.iter().filter_map(|link| link.place.as_ref().ok());
             place.into_iter().find(|place| place.index == *index)?.resolved.device.clone()
@@ -438,6 +441,18 @@ impl Client {
 const LOOKING: &str = "looking for its device and address";
 
 impl Link {
+    /// How traffic outside the bond can use it; `None` while it has no place or is taken out.
+    fn exit(&self) -> Option<Exit> {
+        let place = self.place.as_ref().ok().filter(|_| !self.taken_out)?;
+        let families = Family::ALL.into_iter().filter(|family| place.resolved.path(*family).is_some());
+        Some(Exit {
+            link: self.config.name.clone(),
+            table: self.table,
+            families: families.collect(),
+            up: self.state == Some(LinkState::Up),
+        })
+    }
+
     fn new(id: LinkId, config: config::Link, table: u32, now: Time) -> Self {
         Link {
             id,

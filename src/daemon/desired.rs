@@ -7,6 +7,7 @@
 //! | priority | rule |
 //! | --- | --- |
 //! | `rule_priority` + 0 … 299 | the links' own ([`crate::net::source`]) |
+//! | `rule_priority` + 201 … 299 | traffic that goes past the bond ([`super::outside`]) |
 //! | `rule_priority` + 300 | `lookup main suppress_prefixlength 0` |
 //! | `rule_priority` + 301 | `lookup TABLE` |
 //!
@@ -15,12 +16,13 @@
 
 use std::net::IpAddr;
 
+use super::outside::{self, Exit};
 use crate::config::value::IpNet;
 use crate::config::{self, Config, MAX_LINKS};
 use crate::net::routes::MAIN;
 use crate::net::source::{LinkPath, source_routing};
 use crate::net::state::{LinkSettings, default_through};
-use crate::net::{Address, Desired, Family, Mark, Ownership, Prefix, Route, Rule, Target};
+use crate::net::{Address, Desired, Family, Mark, Ownership, Prefix, Route, Rule, Target, Transport};
 
 /// Priorities that the links' rules take, see [`source_routing`].
 const LINK_PRIORITIES: u32 = 300;
@@ -83,6 +85,7 @@ pub fn client(
     config: &Config,
     tunnel: Tunnel,
     paths: &[LinkPath],
+    exits: &[Exit],
     default: DefaultRoute,
 ) -> (Desired, Vec<u32>) {
     let mut desired = device(config, tunnel);
@@ -93,6 +96,7 @@ pub fn client(
     let sources = source_routing(paths, config.globals.rule_priority);
     desired.routes.extend(sources.routes);
     desired.rules.extend(sources.rules);
+    desired.rules.extend(outside::rules(config, exits, outside::bond_table(config)));
     add_default_route(config, tunnel, default, &mut desired);
     (desired, sources.loose_rp_filter)
 }
@@ -169,6 +173,7 @@ fn add_default_route(config: &Config, tunnel: Tunnel, default: DefaultRoute, des
             source: None,
             destination: None,
             mark: None,
+            transport: Transport::default(),
             table: MAIN,
             suppress_prefix_len: Some(0),
         };

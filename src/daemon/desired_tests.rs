@@ -37,7 +37,7 @@ fn lines<T: ToString>(items: &[T]) -> Vec<String> {
 
 #[test]
 fn the_device_is_up_with_its_addresses() {
-    let (desired, _) = client(&a_client(""), TUNNEL, &[], DefaultRoute::Untouched);
+    let (desired, _) = client(&a_client(""), TUNNEL, &[], &[], DefaultRoute::Untouched);
     assert_eq!(desired.links, [LinkSettings { index: 7, up: Some(true), mtu: Some(1_400) }]);
     assert_eq!(lines(&desired.addresses), ["10.0.0.2/24 dev #7", "fd00::2/64 dev #7"]);
     assert!(desired.routes.is_empty() && desired.rules.is_empty());
@@ -49,7 +49,7 @@ fn networks_behind_the_bond_have_routes_unless_the_device_leads_there_anyway() {
         " list route 172.16.0.0/12\n list route 2001:db8::/32\n list remote_ipaddr 10.0.0.1\n \
          list remote_ipaddr 10.1.0.1\n option metric 5\n",
     );
-    let (desired, _) = client(&config, TUNNEL, &[], DefaultRoute::Untouched);
+    let (desired, _) = client(&config, TUNNEL, &[], &[], DefaultRoute::Untouched);
     assert_eq!(
         lines(&desired.routes),
         [
@@ -62,7 +62,7 @@ fn networks_behind_the_bond_have_routes_unless_the_device_leads_there_anyway() {
 
 #[test]
 fn the_default_route_lies_behind_the_main_table() {
-    let (desired, _) = client(&a_client(""), TUNNEL, &[], DefaultRoute::Bond);
+    let (desired, _) = client(&a_client(""), TUNNEL, &[], &[], DefaultRoute::Bond);
     assert_eq!(
         lines(&desired.routes),
         ["default (IPv4) dev #7 table 1032", "default (IPv6) dev #7 table 1032"]
@@ -81,19 +81,19 @@ fn the_default_route_lies_behind_the_main_table() {
 #[test]
 fn a_metric_puts_the_default_route_among_the_others() {
     let config = a_client(" option metric 9\n");
-    let (desired, _) = client(&config, TUNNEL, &[], DefaultRoute::Bond);
+    let (desired, _) = client(&config, TUNNEL, &[], &[], DefaultRoute::Bond);
     let routes = ["default (IPv4) dev #7 table main metric 9", "default (IPv6) dev #7 table main metric 9"];
     assert_eq!(lines(&desired.routes), routes);
     assert!(desired.rules.is_empty());
     let link = DefaultRoute::Link { index: 11, v4: Some(None), v6: None };
-    assert!(client(&config, TUNNEL, &[], link).0.routes.is_empty(), "the WANs' own routes are there");
+    assert!(client(&config, TUNNEL, &[], &[], link).0.routes.is_empty(), "the WANs' own routes are there");
 }
 
 #[test]
 fn while_the_bond_is_down_a_link_carries_the_default_route_in_the_families_it_has() {
     let gateway = Some("192.0.2.254".parse().unwrap());
     let link = DefaultRoute::Link { index: 11, v4: Some(gateway), v6: None };
-    let (desired, _) = client(&a_client(""), TUNNEL, &[], link);
+    let (desired, _) = client(&a_client(""), TUNNEL, &[], &[], link);
     assert_eq!(lines(&desired.routes), ["default (IPv4) via 192.0.2.254 dev #11 table 1032"]);
     assert_eq!(desired.rules.len(), 2);
 }
@@ -102,7 +102,7 @@ fn while_the_bond_is_down_a_link_carries_the_default_route_in_the_families_it_ha
 fn all_that_is_set_lies_within_what_is_ours() {
     let config = a_client("");
     let paths = [path(0, "192.0.2.1"), path(1, "192.0.2.1"), path(31, "192.0.2.2")];
-    let (desired, loose) = client(&config, TUNNEL, &paths, DefaultRoute::Bond);
+    let (desired, loose) = client(&config, TUNNEL, &paths, &[], DefaultRoute::Bond);
     let ours = ownership(&config);
     for route in &desired.routes {
         assert!(ours.tables.contains(&route.table), "{route}");

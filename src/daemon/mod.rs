@@ -15,6 +15,7 @@ pub mod events;
 pub mod log;
 pub mod mapping;
 pub mod network;
+pub mod outside;
 pub mod places;
 pub mod reload;
 pub mod server;

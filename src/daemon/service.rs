@@ -227,8 +227,12 @@ impl Daemon {
         if globals.cipher == Cipher::None {
             log::warn!("cipher 'none': data travels in the clear where the other end allows it too");
         }
-        if !self.config.rules.is_empty() {
-            log::warn!("this version does not know class rules: its 'rule' sections have no effect");
+        let is_inside =
+            |rule: &crate::config::Rule| matches!(rule.action, crate::config::Action::Bond { .. });
+        if self.config.rules.iter().any(is_inside) {
+            log::warn!(
+                "this version has one policy for all traffic in the bond: only rules with 'outside' have an effect"
+            );
         }
         if self.config.bond.watchdog.is_some() {
             log::warn!("this version has no watchdog: the options 'watchdog…' have no effect");
@@ -258,6 +262,8 @@ impl Daemon {
                 Event::LinkState { peer, link, name, state, reason } => {
                     if let Side::Client(client) = &mut self.side {
                         client.set_state(link, state);
+                        // The fallback of the default route and the ways outside the bond go by links that are up.
+                        self.set_network();
                     }
                     let peer = self.peer_name(peer);
                     self.event(peer.as_deref(), Some(&name), state_name(state), &reason);

@@ -35,7 +35,7 @@ pub use addresses::Address;
 pub use links::Link;
 pub use netlink::{Error, Netlink};
 pub use routes::{Route, Target};
-pub use rules::{Mark, Rule};
+pub use rules::{Mark, Ports, Rule, Transport};
 pub use snapshot::Interfaces;
 pub use state::{Desired, Ownership, Reconciler};
 pub use watch::{Event, Watch};

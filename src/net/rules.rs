@@ -24,9 +24,12 @@ const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
 const FRA_FWMASK: u16 = 16;
 pub(super) const FRA_PROTOCOL: u16 = 21;
+const FRA_IP_PROTO: u16 = 22;
+const FRA_SPORT_RANGE: u16 = 23;
+const FRA_DPORT_RANGE: u16 = 24;
 // Conditions and actions that we do not use: FRA_IIFNAME, FRA_GOTO, FRA_FLOW, FRA_TUN_ID, FRA_OIFNAME, FRA_L3MDEV,
-// FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE.
-const OTHERS: [u16; 10] = [3, 4, 11, 12, 17, 19, 20, 22, 23, 24];
+// FRA_UID_RANGE, FRA_DSCP, FRA_FLOWLABEL, FRA_FLOWLABEL_MASK.
+const OTHERS: [u16; 10] = [3, 4, 11, 12, 17, 19, 20, 25, 26, 27];
 
 /// A mark on a packet, and the bits of it that are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -53,6 +56,41 @@ impl fmt::Display for Mark {
     }
 }
 
+/// A range of ports, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Ports {
+    /// The lowest.
+    pub first: u16,
+    /// The highest; the kernel refuses [`u16::MAX`].
+    pub last: u16,
+}
+
+impl Ports {
+    /// The highest port that a rule can match.
+    pub const HIGHEST: u16 = u16::MAX - 1;
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// Conditions above IP (Linux 4.17); all of them must hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Transport {
+    /// IP protocol number.
+    pub protocol: Option<u8>,
+    /// Source ports.
+    pub source: Option<Ports>,
+    /// Destination ports.
+    pub destination: Option<Ports>,
+}
+
 /// A policy rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Rule {
@@ -66,6 +104,8 @@ pub struct Rule {
     pub destination: Option<Prefix>,
     /// Only packets with this mark.
     pub mark: Option<Mark>,
+    /// Only packets of this protocol and these ports.
+    pub transport: Transport,
     /// The table that is asked. If it has no answer, the next rule's turn comes.
     pub table: u32,
     /// Answers with a prefix of this length or shorter do not count: with `Some(0)`, the table's default route.
@@ -103,6 +143,17 @@ impl Rule {
         if let Some(mark) = self.mark {
             request = request.with_u32(FRA_FWMARK, mark.value).with_u32(FRA_FWMASK, mark.mask);
         }
+        if let Some(protocol) = self.transport.protocol {
+            request = request.with(FRA_IP_PROTO, &[protocol]);
+        }
+        // struct fib_rule_port_range: both ends, in the byte order of the machine.
+        let range = |ports: Ports| [ports.first.to_ne_bytes(), ports.last.to_ne_bytes()].concat();
+        if let Some(ports) = self.transport.source {
+            request = request.with(FRA_SPORT_RANGE, &range(ports));
+        }
+        if let Some(ports) = self.transport.destination {
+            request = request.with(FRA_DPORT_RANGE, &range(ports));
+        }
         if let Some(len) = self.suppress_prefix_len {
             request = request.with_u32(FRA_SUPPRESS_PREFIXLEN, len);
         }
@@ -123,6 +174,21 @@ impl fmt::Display for Rule {
         }
         if let Some(mark) = self.mark {
             write!(f, " fwmark {mark}")?;
+        }
+        if let Some(protocol) = self.transport.protocol {
+            match protocol {
+                1 => f.write_str(" ipproto icmp")?,
+                6 => f.write_str(" ipproto tcp")?,
+                17 => f.write_str(" ipproto udp")?,
+                58 => f.write_str(" ipproto ipv6-icmp")?,
+                other => write!(f, " ipproto {other}")?,
+            }
+        }
+        if let Some(ports) = self.transport.source {
+            write!(f, " sport {ports}")?;
+        }
+        if let Some(ports) = self.transport.destination {
+            write!(f, " dport {ports}")?;
         }
         match self.table {
             super::routes::MAIN => f.write_str(" lookup main")?,
@@ -162,6 +228,7 @@ impl RuleInfo {
             source: None,
             destination: None,
             mark: None,
+            transport: Transport::default(),
             table: u32::from(table),
             suppress_prefix_len: None,
         };
@@ -183,6 +250,9 @@ impl RuleInfo {
                 FRA_SUPPRESS_PREFIXLEN => {
                     rule.suppress_prefix_len = Some(u32_at(value, 0)?).filter(|len| *len != u32::MAX);
                 }
+                FRA_IP_PROTO => rule.transport.protocol = Some(*value.first()?).filter(|number| *number != 0),
+                FRA_SPORT_RANGE => rule.transport.source = Some(ports(value)?),
+                FRA_DPORT_RANGE => rule.transport.destination = Some(ports(value)?),
                 FRA_SUPPRESS_IFGROUP => complete &= u32_at(value, 0)? == u32::MAX,
                 other => complete &= !OTHERS.contains(&other),
             }
@@ -190,6 +260,11 @@ impl RuleInfo {
         rule.mark = mark.map(|value| Mark { value, mask });
         Some(RuleInfo { rule, protocol, complete })
     }
+}
+
+fn ports(value: &[u8]) -> Option<Ports> {
+    let &[a, b, c, d] = value.first_chunk::<4>()?;
+    Some(Ports { first: u16::from_ne_bytes([a, b]), last: u16::from_ne_bytes([c, d]) })
 }
 
 impl Netlink {

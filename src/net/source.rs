@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::routes::{MAIN, Route, Target};
-use super::rules::{Mark, Rule};
+use super::rules::{Mark, Rule, Transport};
 use super::{Family, Prefix};
 
 /// Metric of the `unreachable` route at the end of a link's table: above any that is set in earnest.
@@ -74,6 +74,7 @@ pub fn source_routing(paths: &[LinkPath], priorities: u32) -> SourceRouting {
             source: None,
             destination: None,
             mark: None,
+            transport: Transport::default(),
             table: path.table,
             suppress_prefix_len: None,
         };

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use super::super::namespace::{Bench, run};
 use super::super::routes::MAIN;
-use super::super::rules::Mark;
+use super::super::rules::{Mark, Ports, Transport};
 use super::super::{Prefix, Target};
 use super::*;
 
@@ -26,6 +26,7 @@ fn mark_rule(family: Family, priority: u32, mark: u32, table: u32) -> Rule {
         source: None,
         destination: None,
         mark: Some(Mark::exact(mark)),
+        transport: Transport::default(),
         table,
         suppress_prefix_len: None,
     }
@@ -148,9 +149,16 @@ fn desired(bond: u32, wan: u32) -> Desired {
         source: Some(net(source)),
         destination: None,
         mark: None,
+        transport: Transport::default(),
         table,
         suppress_prefix_len,
     };
+    let class = |family, priority, protocol, source: Option<Ports>, destination| Rule {
+        mark: None,
+        transport: Transport { protocol: Some(protocol), source, destination },
+        ..mark_rule(family, priority, 0, TABLE)
+    };
+    let ports = |first, last| Some(Ports { first, last });
     Desired {
         links: vec![LinkSettings { index: bond, up: Some(true), mtu: Some(1400) }],
         addresses: vec![
@@ -180,6 +188,16 @@ fn desired(bond: u32, wan: u32) -> Desired {
             },
             from("192.0.2.7", 700, MAIN, Some(0)),
             from("192.0.2.7", 800, TABLE, None),
+            class(Family::V4, 801, 17, None, ports(27_015, 27_030)),
+            class(Family::V4, 801, 17, None, ports(3_478, 3_478)),
+            class(Family::V4, 801, 1, None, None),
+            class(Family::V6, 801, 6, ports(1_024, 65_534), ports(443, 443)),
+            Rule {
+                source: Some(net("192.168.1.0/24")),
+                destination: Some(net("198.51.100.0/24")),
+                mark: Some(Mark { value: 0x10, mask: 0xff }),
+                ..class(Family::V4, 802, 132, ports(5_000, 5_001), None)
+            },
         ],
     }
 }

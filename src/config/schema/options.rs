@@ -522,7 +522,12 @@ const RULE: &[OptionSpec] = &[
         "",
         "The destination ports it matches; needs `proto` tcp or udp.",
     )),
-    list(option("dscp", Kind::Dscp, "", "The DSCP values it matches.")),
+    list(option(
+        "dscp",
+        Kind::Dscp,
+        "",
+        "The DSCP values it matches; not with `outside`, for which the firewall can mark such packets.",
+    )),
     advanced(
         "mark",
         Kind::Mark,
@@ -535,7 +540,7 @@ const RULE: &[OptionSpec] = &[
         "outside",
         Kind::Bool,
         "0",
-        "Whether matching traffic leaves outside the bond: by `link`, or by the main routing table.",
+        "Whether matching traffic leaves outside the bond: by the first `link` that works, or by the main routing table.",
     ),
     advanced(
         "force",

@@ -1,0 +1,95 @@
+//! Classes of traffic (`config rule`).
+
+use std::fs;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use lab::bond::{Bond, End, links_in_state};
+use lab::emulator::{Capture, Cut};
+use lab::packet::Header;
+use lab::scenario::Scenario;
+use lab::topology::{Plan, Topology};
+
+use crate::{network, setup};
+
+const LIMIT: Duration = Duration::from_secs(10);
+/// Where the class's traffic goes to.
+const PORT: u16 = 3_478;
+/// Where all else goes to.
+const OTHER: u16 = 3_479;
+const WORD: &[u8] = b"a word to be sent back";
+
+/// Prepares a bond whose client has these sections besides, and starts it.
+fn start(network: &Topology, sections: &str) -> Bond {
+    let mut bond = Bond::prepare(network, &setup()).expect("the files");
+    let path = bond.config(End::Client).to_owned();
+    let text = fs::read_to_string(&path).expect("the file");
+    fs::write(&path, format!("{text}\n{sections}")).expect("the file");
+    bond.launch(End::Server).expect("the server starts");
+    bond.launch(End::Client).expect("the client starts");
+    bond.wait_until_up(network.lines.len(), LIMIT).expect("the bond comes up");
+    bond
+}
+
+/// Sends the word to a port of the host in the internet until it comes back.
+fn is_answered(network: &Topology, port: u16) -> bool {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let echo = network.inet.run(|| UdpSocket::bind(("0.0.0.0", port))).expect("a socket");
+        let tick = Some(Duration::from_millis(100));
+        echo.set_read_timeout(tick).expect("a time-out");
+        let done = &done;
+        scope.spawn(move || {
+            let mut buffer = [0; 100];
+            while !done.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = echo.recv_from(&mut buffer) {
+                    echo.send_to(&buffer[..length], from).expect("an answer");
+                }
+            }
+        });
+        let socket = network.router.run(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
+        socket.set_read_timeout(tick).expect("a time-out");
+        let end = Instant::now() + LIMIT;
+        let mut buffer = [0; 100];
+        let mut answered = false;
+        while !answered && Instant::now() < end {
+            // While routes change, sending may fail.
+            let _ = socket.send_to(WORD, (Topology::INET_V4, port));
+            answered = socket.recv_from(&mut buffer).is_ok();
+        }
+        done.store(true, Ordering::Relaxed);
+        answered
+    })
+}
+
+/// How many packets of the class were seen in the clear.
+fn plain(capture: &Capture) -> usize {
+    let is_of_class = |packet: &[u8]| {
+        let ports = Header::parse(packet).and_then(|header| header.ports(packet));
+        ports.is_some_and(|(from, to)| [from, to].contains(&PORT) || [from, to].contains(&OTHER))
+    };
+    capture.take().iter().filter(|captured| is_of_class(&captured.packet)).count()
+}
+
+#[test]
+fn a_class_leaves_outside_the_bond_by_the_first_link_that_works() {
+    let Some(network) = network("outside", Plan::new(Scenario::sym2())) else { return };
+    let rule = format!(
+        "config rule 'stun'\n\toption proto 'udp'\n\toption dest_port '{PORT}'\n\tlist link 'line2'\n\tlist link 'line1'\n\toption \
+         outside '1'\n"
+    );
+    let bond = start(&network, &rule);
+    let captures: Vec<_> = (0..2).map(|line| network.line(line).capture(10_000)).collect();
+    assert!(is_answered(&network, OTHER), "through the bond");
+    assert_eq!([plain(&captures[0]), plain(&captures[1])], [0, 0], "what is in the bond is encrypted");
+    assert!(is_answered(&network, PORT), "outside the bond");
+    assert_eq!(plain(&captures[0]), 0);
+    assert!(plain(&captures[1]) >= 2, "there and back by the first link of the rule");
+
+    network.line(1).cut(Cut::Silent);
+    bond.wait_for(End::Client, LIMIT, |status| links_in_state(status, "up") == 1).expect("the cut is seen");
+    plain(&captures[1]);
+    assert!(is_answered(&network, PORT), "by the other link");
+    assert!(plain(&captures[0]) >= 2, "there and back by the second link of the rule");
+}
