@@ -18,6 +18,8 @@ const MIN_TUNNEL_MTU: usize = 1280;
 const MIN_PATIENCE: Duration = Duration::from_millis(60);
 const MAX_PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_MARGIN: Duration = Duration::from_millis(80);
+/// Links that join a new session count as carrying traffic for so long, if those of the old one did.
+const REJOIN_GRACE: Duration = Duration::from_secs(1);
 
 /// Times that all peers of an endpoint share.
 #[derive(Clone, Copy, Debug)]
@@ -174,6 +176,8 @@ pub struct Peer {
     keepalive: Duration,
     up: bool,
     since: Time,
+    /// Since when no link has carried anything, although there is a session.
+    stalled: Option<Time>,
     tunnel_mtu: u16,
     /// Policy that the peer asked for.
     asked: Policy,
@@ -196,6 +200,7 @@ impl Peer {
             keepalive: timing.keepalive,
             up: false,
             since: now,
+            stalled: None,
             tunnel_mtu: 0,
             asked: Policy::default(),
             differs: None,
@@ -367,9 +372,9 @@ impl Peer {
         self.up
     }
 
-    /// Since when the peer is up or down.
-    pub fn since(&self) -> Time {
-        self.since
+    /// Since when no link has carried anything, although there is a session: the other end may have lost it.
+    pub fn stalled(&self) -> Option<Time> {
+        self.stalled
     }
 
     /// Looks for changes that the driver is to know, and adapts what depends on all links.
@@ -395,8 +400,19 @@ impl Peer {
         {
             events.push(Event::HandshakeFailed { peer: Some(self.id), reason });
         }
-        let alive = |l: &Link| matches!(l.state(), LinkState::Up | LinkState::Suspect);
-        let up = self.sender.has_session() && self.differs.is_none() && self.sender.links.iter().any(alive);
+        let session = self.sender.has_session();
+        let links = &self.sender.links;
+        let hopeful = session && links.iter().any(|l| l.settings.enabled && l.path.is_some());
+        let stalled = hopeful && !links.iter().any(Link::is_usable);
+        self.stalled = stalled.then_some(self.stalled.unwrap_or(now));
+        // Links that join a session which follows a lost one are about to carry what the lost one did.
+        let was_up = self.up;
+        let alive = |l: &Link| match l.state() {
+            LinkState::Up | LinkState::Suspect => true,
+            LinkState::Joining => was_up && now.since(l.since()) < REJOIN_GRACE,
+            LinkState::Disabled | LinkState::Down => false,
+        };
+        let up = session && self.differs.is_none() && self.sender.links.iter().any(alive);
         if up != self.up {
             self.up = up;
             self.since = now;

@@ -26,6 +26,10 @@ use crate::net::{Desired, Family};
 /// A link that is not up for so long tries the server's next address, where it has several.
 const ROTATE: Duration = Duration::from_secs(10);
 
+/// After the start the bond has the default route for so long, before it is up: what the LAN sends in its connections
+/// inside the bond must not leave through a WAN meanwhile, where it would be answered with a reset.
+const START: Duration = Duration::from_secs(1);
+
 /// Where a link is, with the index of its device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -99,6 +103,9 @@ pub struct Client {
     next_id: LinkId,
     names: Names,
     up: bool,
+    /// When it was started, as long as that counts: until the bond is up for the first time, or has not come up in
+    /// [`START`].
+    starting: Option<Time>,
 }
 
 impl Client {
@@ -106,8 +113,15 @@ impl Client {
     pub fn new(config: &Config, driver: &mut Driver, now: Time) -> Option<Client> {
         let peer = driver.endpoint_mut().add_peer(mapping::server(config)?, now);
         let identity = Identity::of(config);
-        let mut client =
-            Client { peer, identity, links: Vec::new(), next_id: 0, names: Names::default(), up: false };
+        let mut client = Client {
+            peer,
+            identity,
+            links: Vec::new(),
+            next_id: 0,
+            names: Names::default(),
+            up: false,
+            starting: Some(now),
+        };
         client.take_links(config, driver, now);
         Some(client)
     }
@@ -149,6 +163,7 @@ impl Client {
     /// The core has told of the server: up or down.
     pub fn set_up(&mut self, up: bool) {
         self.up = up;
+        self.starting = None;
     }
 
     /// The core has told of a link.
@@ -231,10 +246,10 @@ impl Client {
         }
     }
 
-    /// Once a second: gives links that stay silent the server's next address. Returns whether [`Client::connect`] has
-    /// something to do.
+    /// Once a second: gives links that stay silent the server's next address. Returns whether [`Client::desired`] and
+    /// [`Client::connect`] have something to do.
     pub fn tick(&mut self, now: Time) -> bool {
-        let mut turned = false;
+        let mut turned = self.starting.take_if(|start| now.since(*start) >= START).is_some();
         for i in 0..self.links.len() {
             let several = self.links.get(i).is_some_and(|link| self.candidates(link).len() > 1);
             let Some(link) = self.links.get_mut(i) else { continue };
@@ -311,7 +326,10 @@ impl Client {
         if !config.bond.default_route {
             return DefaultRoute::Untouched;
         }
-        if self.up {
+        // Without an address of the server its name is to be resolved, which a bond that is down does not help.
+        let about_to_be_up =
+            self.starting.is_some() && self.links.iter().any(|link| !self.candidates(link).is_empty());
+        if self.up || about_to_be_up {
             return DefaultRoute::Bond;
         }
         let placed = self.links.iter().filter(|link| !link.taken_out);

@@ -22,6 +22,7 @@ fn client(config: &Config) -> Client {
         next_id: 0,
         names: Names::default(),
         up: false,
+        starting: None,
     };
     for (id, link) in (0..).zip(&config.links) {
         client.links.push(Link::new(id, link.clone(), 5_000 + u32::from(id), Time::ZERO));
@@ -69,6 +70,36 @@ fn links_that_share_a_device_are_told_apart_by_their_marks_alone() {
     client.set_place("b", at("eth0", &["192.168.0.2"]));
     for name in ["a", "b"] {
         assert_eq!(wanted(&client, name).unwrap().0.device, None);
+    }
+}
+
+#[test]
+fn the_bond_has_the_default_route_while_it_is_about_to_come_up() {
+    let tunnel = Tunnel { index: 7, mtu: 1400 };
+    let through_bond = |client: &Client, config: &Config| {
+        let (desired, _) = client.desired(config, tunnel);
+        let mut defaults = desired.routes.iter().filter(|route| {
+            route.destination == crate::net::Prefix::default_route(Family::V4)
+                && route.table == desired::default_table(config)
+        });
+        let is_bond =
+            |route: &crate::net::Route| matches!(route.target, crate::net::Target::Device { index: 7, .. });
+        defaults.next().is_some_and(is_bond)
+    };
+    for (server, early) in [("203.0.113.1", true), ("vpn.example", false)] {
+        let config = read(&format!(" option server {server}"), TWO);
+        let mut client = client(&config);
+        client.starting = Some(Time::ZERO);
+        client.set_place("a", at("eth0", &["192.168.0.2"]));
+        assert_eq!(through_bond(&client, &config), early, "{server}");
+        assert!(!client.tick(Time::ZERO + START / 2));
+        assert_eq!(through_bond(&client, &config), early, "{server}");
+        assert!(client.tick(Time::ZERO + START), "it has not come up: the routes change");
+        assert!(!through_bond(&client, &config));
+        client.set_up(true);
+        assert!(through_bond(&client, &config));
+        client.set_up(false);
+        assert!(!through_bond(&client, &config), "down is down");
     }
 }
 

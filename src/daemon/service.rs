@@ -26,7 +26,7 @@ use crate::bond::{Endpoint, Event, LinkState, PeerId, Time};
 use crate::config::key::Secret;
 use crate::config::{Cipher, Config, Role};
 use crate::io::timer::now;
-use crate::io::{Driver, Tun, TunOptions};
+use crate::io::{Driver, Keeper, Tun, TunOptions};
 use crate::net::{Netlink, Reconciler, Watch};
 
 /// The device's MTU until the links' are known: what fits 1500 bytes on the line. Longer packets than a link carries are
@@ -83,6 +83,8 @@ pub struct Daemon {
     looked: Time,
     device_lost: bool,
     stopping: bool,
+    /// Last, so that it is told that all is well when the device is gone.
+    _keeper: Option<Keeper>,
 }
 
 struct Signals {
@@ -93,7 +95,13 @@ struct Signals {
 
 impl Daemon {
     /// Makes device, addresses, routes, rules and sockets, in this order.
-    pub async fn start(config: Config, key: &Secret, options: &Options) -> Result<Daemon, StartError> {
+    /// The device outlives a sudden end if there is a keeper.
+    pub async fn start(
+        config: Config,
+        key: &Secret,
+        options: &Options,
+        keeper: Option<Keeper>,
+    ) -> Result<Daemon, StartError> {
         // From here on nothing ends the process without cleaning up.
         let listen = |kind| signal(kind).map_err(StartError::system("signals"));
         let signals = Signals {
@@ -109,15 +117,16 @@ impl Daemon {
             .map_err(|source| StartError::Control { path: globals.control_socket.clone(), source })?;
 
         let mtu = config.bond.mtu.unwrap_or(FIRST_MTU);
-        let tun = Tun::open(&TunOptions::new(config.bond.ifname.clone(), mtu))?;
+        let mut tun = Tun::open(&TunOptions::new(config.bond.ifname.clone(), mtu))?;
         let tunnel = Tunnel { index: index_of(tun.name())?, mtu };
+        let netlink = Netlink::open()?;
+        let outlived = keep(&mut tun, tunnel, &netlink, keeper.as_ref()).await;
         let endpoint = new_endpoint(&config, key)?;
         let started = now();
         let device = tun.name().to_owned();
         let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
         driver.set_tun(tun);
 
-        let netlink = Netlink::open()?;
         let ownership = desired::ownership(&config);
         let watch = Watch::open(ownership.protocol).map_err(StartError::system("netlink"))?;
         let side = match globals.role {
@@ -137,7 +146,11 @@ impl Daemon {
             Side::Server(_) => first.desired = desired::server(&config, tunnel),
         }
         let saved = globals.control_socket.with_extension("sysctl");
-        let reconciler = Reconciler::new(netlink.clone(), ownership);
+        let mut reconciler = Reconciler::new(netlink.clone(), ownership);
+        if outlived {
+            log::info!("device {}: kept from a run that did not end in order", config.bond.ifname);
+            reconciler.adopt(tunnel.index).await?;
+        }
         let network = Network::start(reconciler, watch, saved, first).await?;
 
         let mut tick = interval(Duration::from_secs(1));
@@ -165,6 +178,7 @@ impl Daemon {
             device_lost: false,
             stopping: false,
             config,
+            _keeper: keeper,
         };
         daemon.announce();
         Ok(daemon)
@@ -421,6 +435,30 @@ impl Daemon {
         self.set_network();
         Ok(())
     }
+}
+
+/// The alias of our device, by which it is known from one that somebody else has made persistent.
+const ALIAS: &str = "bonding";
+
+/// Lets the device outlive a sudden end of the daemon. Returns whether it has outlived one.
+async fn keep(tun: &mut Tun, tunnel: Tunnel, netlink: &Netlink, keeper: Option<&Keeper>) -> bool {
+    let persistent = tun.is_persistent();
+    let alias = netlink.link_alias(tunnel.index).await.unwrap_or_default();
+    let outlived = persistent && alias == ALIAS;
+    let Some(keeper) = keeper else { return outlived };
+    if persistent && !outlived {
+        log::info!("device {}: somebody else's, it will stay", tun.name());
+        return false;
+    }
+    let named = netlink.set_link_alias(tunnel.index, ALIAS).await;
+    if let Err(error) = named {
+        log::warn!("{error}");
+    } else if let Err(error) = keeper.hold() {
+        log::warn!("nobody would remove device {} after a sudden end: {error}", tun.name());
+    } else if let Err(error) = tun.keep() {
+        log::warn!("{error}");
+    }
+    outlived
 }
 
 /// A core with a generator of its own.

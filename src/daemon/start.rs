@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 use super::{Daemon, log};
 use crate::config::key::KeyFileError;
 use crate::config::{self, Config, LogTarget, Mode};
+use crate::io::Keeper;
 use crate::io::tun::TunError;
 use crate::io::udp::OpenError;
 use crate::net;
@@ -110,12 +111,17 @@ pub fn run(options: &Options) -> Result<(), StartError> {
 fn serve(config: Config, options: &Options) -> Result<(), StartError> {
     check_privileges()?;
     let key = config.globals.read_private_key()?;
+    // Before any thread is started. Named by the kernel, a device could not be found again.
+    let keeper = match config.bond.ifname.contains('%') {
+        true => None,
+        false => Some(Keeper::start(&config.bond.ifname).map_err(StartError::system("process"))?),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::system("event loop"))?;
     let result = runtime.block_on(async {
-        let daemon = Daemon::start(config, &key, options).await?;
+        let daemon = Daemon::start(config, &key, options, keeper).await?;
         daemon.run().await
     });
     // A name that is still being resolved is nobody's business any more.

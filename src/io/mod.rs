@@ -5,10 +5,12 @@
 //! packet; that is [`crate::bond`]'s work.
 
 pub mod driver;
+pub mod keeper;
 pub mod timer;
 pub mod tun;
 pub mod udp;
 
 pub use driver::{Driver, IoCounters, TunGone};
+pub use keeper::Keeper;
 pub use tun::{Tun, TunKind, TunOptions};
 pub use udp::{Datagram, Ecn, RecvBatch, SendError, Socket, SocketOptions, Transmit};

@@ -8,7 +8,8 @@
 //!   `struct virtio_net_hdr` ([`VNET_HDR_LEN`] bytes, the host's byte order).
 //! * `IFF_MULTI_QUEUE` is never set: one queue a device.
 //! * The name is read back from the kernel, so a pattern (`bond%d`) or no name at all works.
-//! * The device is not persistent: it goes when the last descriptor is closed, also after `kill -9`.
+//! * The device is not persistent: it goes when the last descriptor is closed, also after `kill -9`, unless
+//!   [`Tun::keep`] says otherwise.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
@@ -100,6 +101,8 @@ pub struct Tun {
     name: String,
     kind: TunKind,
     vnet_hdr: bool,
+    /// It would outlive this process if that was killed.
+    kept: bool,
 }
 
 impl Tun {
@@ -133,7 +136,33 @@ impl Tun {
         // SAFETY: a `File` keeps the one descriptor that it owns, and `Tun` never takes it out of the `AsyncFd`.
         let file = unsafe { AsyncFd::register_with_interest(File::from(fd), interest) }
             .map_err(|e| wrap("register it with the event loop", e.into()))?;
-        Ok(Tun { file, name, kind: options.kind, vnet_hdr: options.vnet_hdr })
+        Ok(Tun { file, name, kind: options.kind, vnet_hdr: options.vnet_hdr, kept: false })
+    }
+
+    /// Lets the device outlive this process if that is killed, with addresses and routes. Dropping it still removes it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn keep(&mut self) -> Result<(), TunError> {
+        set_persistent(self.file.get_ref(), true).map_err(|source| TunError::Io {
+            name: self.name.clone(),
+            action: "make it persistent",
+            source,
+        })?;
+        self.kept = true;
+        Ok(())
+    }
+
+    /// Whether the kernel keeps it when it is closed: by [`Tun::keep`], here or in an earlier process, or because somebody
+    /// else wants it so (`ip tuntap add`).
+    pub fn is_persistent(&self) -> bool {
+        // `struct ifreq`: 16 bytes of name and a union, whose first 2 bytes are the flags.
+        let mut request = [0u8; 40];
+        // SAFETY: the descriptor is open, and `request` is as long as the kernel's structure on every platform.
+        let asked = unsafe { ioctl::tungetiff(self.file.get_ref().as_raw_fd(), request.as_mut_ptr().cast()) };
+        let flags = u16::from_ne_bytes([request[16], request[17]]);
+        asked.is_ok() && libc::c_int::from(flags) & libc::IFF_PERSIST != 0
     }
 
     /// The interface name that the kernel gave.
@@ -222,8 +251,35 @@ impl Tun {
     }
 }
 
+impl Drop for Tun {
+    fn drop(&mut self) {
+        if self.kept {
+            // Of a device that was deleted there is nothing left to remove.
+            let _ = set_persistent(self.file.get_ref(), false);
+        }
+    }
+}
+
+fn set_persistent(device: &impl AsRawFd, on: bool) -> io::Result<()> {
+    // SAFETY: the descriptor is open; the argument is a number, no pointer.
+    unsafe { ioctl::tunsetpersist(device.as_raw_fd(), libc::c_ulong::from(on)) }?;
+    Ok(())
+}
+
+/// Removes a device that has outlived its daemon, unless another daemon has taken it over.
+pub(super) fn remove_kept(name: &str) {
+    let mut configuration = tun::Configuration::default();
+    configuration.tun_name(name).layer(tun::Layer::L3);
+    // Somebody who holds it makes this fail. A device that is gone already is made and goes again.
+    if let Ok(device) = tun::create(&configuration) {
+        let _ = set_persistent(&device, false);
+    }
+}
+
 mod ioctl {
     #![allow(missing_docs)]
+    nix::ioctl_read!(tungetiff, b'T', 210, libc::c_uint);
+    nix::ioctl_write_int!(tunsetpersist, b'T', 203);
     nix::ioctl_write_ptr!(tunsetcarrier, b'T', 226, libc::c_int);
 }
 

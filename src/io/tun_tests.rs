@@ -144,6 +144,39 @@ fn it_is_there_while_it_is_open() {
 }
 
 #[test]
+fn a_kept_device_outlives_its_process_until_it_is_taken_over_or_removed() {
+    run(|bench| async move {
+        let options = TunOptions::new("bond0", 1337);
+        // What a killed process does: the descriptor is closed and nothing else happens.
+        let die = |mut tun: Tun| {
+            tun.keep().unwrap();
+            assert!(tun.is_persistent());
+            tun.kept = false;
+        };
+        die(Tun::open(&options).unwrap());
+        let index = bench.link("bond0").await.index;
+        bench.netlink.set_link_alias(index, "a name").await.unwrap();
+        assert_eq!(bench.netlink.link_alias(index).await.unwrap(), "a name");
+
+        let mut next = Tun::open(&options).unwrap();
+        assert_eq!(bench.link("bond0").await.index, index, "the same device");
+        assert!(next.is_persistent());
+        remove_kept("bond0");
+        assert_eq!(bench.link("bond0").await.index, index, "it is in use");
+        next.keep().unwrap();
+        drop(next);
+        assert!(bench.netlink.link_by_name("bond0").await.is_err(), "an end in order removes it");
+
+        die(Tun::open(&options).unwrap());
+        remove_kept("bond0");
+        assert!(bench.netlink.link_by_name("bond0").await.is_err());
+        remove_kept("bond0");
+        assert!(bench.netlink.link_by_name("bond0").await.is_err());
+        assert!(!Tun::open(&options).unwrap().is_persistent());
+    });
+}
+
+#[test]
 fn carrier_and_state() {
     run(|bench| async move {
         let tun = open_up(&bench, &TunOptions::new("bond0", 1400)).await;

@@ -19,6 +19,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use serde::Serialize;
@@ -317,6 +318,25 @@ impl Reconciler {
     /// How it is known what is ours.
     pub fn ownership(&self) -> &Ownership {
         &self.ownership
+    }
+
+    /// Takes over a device of an earlier process. Where the kernel does not keep who set an address, all of the device's
+    /// are ours, except those that IPv6 makes by itself.
+    ///
+    /// # Errors
+    ///
+    /// When the addresses could not be read.
+    pub async fn adopt(&mut self, device: u32) -> Result<(), Error> {
+        let mut found = self.netlink.addresses().await?;
+        found.retain(|info| info.address.index == device);
+        if !found.iter().any(|info| info.protocol == self.ownership.protocol) {
+            let by_hand = |address: &Address| match address.address {
+                IpAddr::V4(_) => true,
+                IpAddr::V6(address) => !address.is_unicast_link_local(),
+            };
+            self.addresses.extend(found.iter().map(|info| info.address).filter(by_hand));
+        }
+        Ok(())
     }
 
     /// Makes what is so what shall be so. Idempotent; call it at the start, after every change of `desired`, and when

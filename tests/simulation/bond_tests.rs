@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bonding::bond::{LinkState, Policy};
 
-use crate::endpoint::{self, Bond, BondConfig};
+use crate::endpoint::{self, Bond, BondConfig, Start};
 use crate::measure::{Outcome, Plan, measure};
 use crate::packet::Side;
 use crate::scenarios::{self, LinePair, Scenario};
@@ -183,6 +183,39 @@ fn all_lines_cut_is_survived() {
     assert!(world.tunnels.iter().all(Tunnel::is_ready), "both links are up again");
     let rate = world.tcp(flow).receiver.goodput(world.now() - 5 * SECOND, world.now());
     assert!(rate > 0.8 * 20e6, "{rate}");
+}
+
+/// How long until all links are up again after one end was started anew, with a stream in both directions going on.
+fn restart(side: Side, clock_ms: u64) -> Nanos {
+    let (scenario, config) = (scenarios::sym2(), BondConfig::default());
+    let mut world = endpoint::world(&scenario, &config, 18);
+    world.run_until_ready();
+    let flows = Side::BOTH.map(|sender| world.add_tcp(TcpConfig::bulk(sender)));
+    world.run_for(4 * SECOND);
+    let at = world.now();
+    let start = Start { life: 1, clock_ms, at, ..Start::first(18) };
+    world.tunnels[side.index()] = endpoint::start(&scenario, &config, side, start);
+    let ready = |world: &World<Bond>| world.tunnels.iter().all(Tunnel::is_ready);
+    // The other end has not noticed yet.
+    world.run_for(50 * MILLI);
+    while !ready(&world) && world.now() < at + 10 * SECOND {
+        world.run_for(10 * MILLI);
+    }
+    let took = world.now() - at;
+    world.run_for(6 * SECOND);
+    for (flow, sender) in flows.into_iter().zip(Side::BOTH) {
+        let rate = world.tcp(flow).receiver.goodput(world.now() - 2 * SECOND, world.now());
+        assert!(rate > 1e6, "{side:?} restarted: {sender:?} sends {rate:.0} bit/s");
+    }
+    took
+}
+
+#[test]
+fn a_restart_of_either_end_is_over_within_a_second() {
+    for side in Side::BOTH {
+        let took = restart(side, 1_700_000_100_000);
+        assert!(took < SECOND, "{side:?}: all links are up after {} ms", took / MILLI);
+    }
 }
 
 /// Goodput over a span, as a share of a rate, while lines change.

@@ -82,8 +82,33 @@ pub fn world(scenario: &Scenario, config: &BondConfig, seed: u64) -> World<Bond>
     World::new(scenario, pair(scenario, config, seed), seed)
 }
 
+/// A start of one end. Ends with the same seed know each other's keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    pub seed: u64,
+    /// What the end draws at random, and nothing else, follows from it.
+    pub life: u64,
+    /// What the wall clock says, in milliseconds since 1970.
+    pub clock_ms: u64,
+    /// When, in virtual time.
+    pub at: Nanos,
+}
+
+impl Start {
+    /// The first start.
+    pub fn first(seed: u64) -> Self {
+        Start { seed, life: 0, clock_ms: 1_700_000_000_000, at: 0 }
+    }
+}
+
 /// Client and server.
 pub fn pair(scenario: &Scenario, config: &BondConfig, seed: u64) -> [Bond; 2] {
+    Side::BOTH.map(|side| start(scenario, config, side, Start::first(seed)))
+}
+
+/// One end, freshly started.
+pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start) -> Bond {
+    let (seed, began) = (start.seed, Time::from_nanos(start.at));
     let mut random = Random::new(seed ^ 0x626f_6e64);
     let mut key = || {
         let mut bytes = [0; 32];
@@ -95,67 +120,62 @@ pub fn pair(scenario: &Scenario, config: &BondConfig, seed: u64) -> [Bond; 2] {
     let public: Vec<SocketAddr> = (0..scenario.lines.len())
         .map(|line| SocketAddr::new(address(config.ipv6, 2, line), 40_000 + line as u16))
         .collect();
-    let mut keys = keys.into_iter();
-    let mut bond = |side: Side| {
-        let mut random = Random::new(seed.wrapping_mul(2) + side.index() as u64);
-        let endpoint_config = EndpointConfig {
-            private_key: keys.next().expect("a key for each side"),
-            cipher: config.ciphers,
-            aes_hardware: true,
-            rekey_interval: config.rekey_interval,
-            keepalive: config.keepalive,
-        };
-        let clock = 1_700_000_000_000;
-        let mut endpoint = Endpoint::new(
-            endpoint_config,
-            Box::new(move |bytes: &mut [u8]| fill(&mut random, bytes)),
-            clock,
-            Time::ZERO,
-        );
-        let peer_config = PeerConfig {
-            public_key: public_keys[side.other().index()],
-            preshared_key: None,
-            initiator: side == Side::Client,
-            allowed: vec![match side {
-                Side::Client => IpPrefix::ALL_V4,
-                Side::Server => IpPrefix { addr: CLIENT_HOST.into(), len: 24 },
-            }],
-            policy: (side == Side::Client).then_some(config.policy),
-            upload: None,
-            payload: Payload::Bonded,
-        };
-        let peer = endpoint.add_peer(peer_config, Time::ZERO);
-        let mut bond = Bond {
-            endpoint,
-            side,
-            public: public.clone(),
-            ipv6: config.ipv6,
-            datagrams: Vec::new(),
-            now: 0,
-            up: false,
-            mtu: 1280,
-            events: Vec::new(),
-        };
-        if side == Side::Client {
-            for (line, pair) in scenario.lines.iter().enumerate() {
-                let known = |rate: Option<u64>| rate.filter(|_| config.rates_configured);
-                let link = LinkConfig {
-                    id: line as u8,
-                    name: format!("wan{line}"),
-                    path: Some(bond.client_path(line)),
-                    enabled: true,
-                    upload: known(pair.up.rate),
-                    download: known(pair.down.rate),
-                    priority: config.priorities.get(line).copied().unwrap_or(0),
-                    weight: 1,
-                    mtu: None,
-                };
-                bond.endpoint.set_link(peer, link, Time::ZERO);
-            }
-        }
-        bond
+    let mut random = Random::new((seed.wrapping_mul(2) + side.index() as u64) ^ start.life << 40);
+    let endpoint_config = EndpointConfig {
+        private_key: keys[side.index()].clone(),
+        cipher: config.ciphers,
+        aes_hardware: true,
+        rekey_interval: config.rekey_interval,
+        keepalive: config.keepalive,
     };
-    [bond(Side::Client), bond(Side::Server)]
+    let mut endpoint = Endpoint::new(
+        endpoint_config,
+        Box::new(move |bytes: &mut [u8]| fill(&mut random, bytes)),
+        start.clock_ms,
+        began,
+    );
+    let peer_config = PeerConfig {
+        public_key: public_keys[side.other().index()],
+        preshared_key: None,
+        initiator: side == Side::Client,
+        allowed: vec![match side {
+            Side::Client => IpPrefix::ALL_V4,
+            Side::Server => IpPrefix { addr: CLIENT_HOST.into(), len: 24 },
+        }],
+        policy: (side == Side::Client).then_some(config.policy),
+        upload: None,
+        payload: Payload::Bonded,
+    };
+    let peer = endpoint.add_peer(peer_config, began);
+    let mut bond = Bond {
+        endpoint,
+        side,
+        public: public.clone(),
+        ipv6: config.ipv6,
+        datagrams: Vec::new(),
+        now: start.at,
+        up: false,
+        mtu: 1280,
+        events: Vec::new(),
+    };
+    if side == Side::Client {
+        for (line, pair) in scenario.lines.iter().enumerate() {
+            let known = |rate: Option<u64>| rate.filter(|_| config.rates_configured);
+            let link = LinkConfig {
+                id: line as u8,
+                name: format!("wan{line}"),
+                path: Some(bond.client_path(line)),
+                enabled: true,
+                upload: known(pair.up.rate),
+                download: known(pair.down.rate),
+                priority: config.priorities.get(line).copied().unwrap_or(0),
+                weight: 1,
+                mtu: None,
+            };
+            bond.endpoint.set_link(peer, link, began);
+        }
+    }
+    bond
 }
 
 impl Bond {

@@ -18,8 +18,9 @@ use super::{Endpoint, EndpointConfig};
 /// The pause after the first unanswered call; each further one is half as long again.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
-/// A session without a working link for so long is taken to be lost at the other end.
-const LOST_AFTER: Duration = Duration::from_millis(700);
+/// A session without a working link for so long may be lost at the other end, which then needs a new one; if it is not,
+/// its keys are renewed and nothing else happens.
+const LOST_AFTER: Duration = Duration::from_millis(250);
 /// Handshake messages waiting to be sent at the most.
 const MAX_OUT: usize = 128;
 /// Keys live at least so long without being renewed.
@@ -273,8 +274,8 @@ impl Endpoint {
             let Some(call) = self.handshakes.calls.get_mut(id) else { continue };
             let established = peer.sender.sealer.established();
             let quiet = established.is_none_or(|at| now.since(at) >= LOST_AFTER);
-            let hopeless = peer.sender.has_session() && !peer.is_up() && quiet;
-            if hopeless && now.since(peer.since()) >= LOST_AFTER && !call.initiator.is_pending() {
+            let hopeless = peer.stalled().is_some_and(|since| now.since(since) >= LOST_AFTER);
+            if hopeless && quiet && !call.initiator.is_pending() {
                 call.next = Some(call.next.map_or(now, |next| next.min(now + call.retry)));
             }
         }
