@@ -104,6 +104,22 @@ impl Bond {
     ///
     /// When a file cannot be written or the program fails to make keys.
     pub fn prepare(network: &Topology, setup: &Setup) -> io::Result<Bond> {
+        let bond = Bond::bare(network, setup)?;
+        let client_key = bond.make_key("client")?;
+        let server_key = bond.make_key("server")?;
+        let preshared =
+            if setup.preshared { Some(bond.output(&["genpsk"])?.trim().to_owned()) } else { None };
+        bond.write_client(network, setup, &server_key, preshared.as_deref())?;
+        bond.write_server(setup, &client_key, preshared.as_deref())?;
+        Ok(bond)
+    }
+
+    /// Two ends without keys and configurations: a test has them made.
+    ///
+    /// # Errors
+    ///
+    /// When the directory for their files cannot be made.
+    pub fn bare(network: &Topology, setup: &Setup) -> io::Result<Bond> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("bonding-lab-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(name);
@@ -116,14 +132,7 @@ impl Bond {
             process: None,
         };
         let ends = [end(&network.router, "client"), end(&network.server, "server")];
-        let bond = Bond { program: setup.program.clone(), directory, ends };
-        let client_key = bond.make_key("client")?;
-        let server_key = bond.make_key("server")?;
-        let preshared =
-            if setup.preshared { Some(bond.output(&["genpsk"])?.trim().to_owned()) } else { None };
-        bond.write_client(network, setup, &server_key, preshared.as_deref())?;
-        bond.write_server(setup, &client_key, preshared.as_deref())?;
-        Ok(bond)
+        Ok(Bond { program: setup.program.clone(), directory, ends })
     }
 
     /// As [`Bond::prepare`], and both daemons run and every link is up.
@@ -190,9 +199,19 @@ impl Bond {
     ///
     /// When it fails; the message has the output.
     pub fn command(&self, end: End, arguments: &[&str]) -> io::Result<String> {
+        let socket = self.socket(end).to_string_lossy().into_owned();
+        self.execute(end, &[arguments, &["--socket", &socket]].concat())
+    }
+
+    /// Runs the program at one end and gives its output.
+    ///
+    /// # Errors
+    ///
+    /// When it fails; the message has the output.
+    pub fn execute(&self, end: End, arguments: &[&str]) -> io::Result<String> {
         let state = &self.ends[end as usize];
         let mut command = Command::new(&self.program);
-        command.args(arguments).arg("--socket").arg(&state.socket);
+        command.args(arguments);
         let finished = state.namespace.execute(command, COMMAND_LIMIT)?;
         let output = finished.output.join("\n");
         if finished.status.success() { Ok(output) } else { Err(io::Error::other(output)) }

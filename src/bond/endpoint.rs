@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cipher::CipherPolicy;
 use super::header::{DatagramType, Seal, TransportHeader};
-use super::keys::PrivateKey;
+use super::keys::{PresharedKey, PrivateKey};
 use super::peer::{Event, LinkConfig, Payload, Peer, PeerConfig, Timing};
 use super::receiver::Opened;
 use super::routing::Routing;
@@ -117,6 +117,12 @@ impl Endpoint {
         self.handshakes.remove(id);
         self.indices.retain(|_, peer| *peer != id);
         self.entries.remove(&id);
+    }
+
+    /// Server: these secrets, numbered by the caller, and no others, let an unknown key introduce itself: each once, told
+    /// by [`Event::Introduced`].
+    pub fn set_invitations(&mut self, invitations: BTreeMap<u32, PresharedKey>) {
+        self.handshakes.set_invitations(invitations);
     }
 
     /// Client: adds a link to a peer, or changes what changed in it.

@@ -150,6 +150,13 @@ pub enum Event {
         /// Bytes.
         mtu: u16,
     },
+    /// An unknown key has proved the secret of an invitation, which is used up by that.
+    Introduced {
+        /// The number of the invitation.
+        invitation: u32,
+        /// Whose key it is now.
+        public_key: PublicKey,
+    },
     /// A handshake that was authentic so far came to nothing.
     HandshakeFailed {
         /// With whom, where it is known.

@@ -9,6 +9,7 @@ pub mod join;
 pub mod keys;
 pub mod options;
 pub mod rpcd;
+pub mod server;
 pub mod status;
 pub mod text;
 pub mod watch;
@@ -31,9 +32,9 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NO_DAEMON: u8 = 3;
 
-const COMMANDS: [&str; 15] = [
-    "run", "status", "events", "reload", "link", "check", "options", "import", "join", "genkey", "pubkey",
-    "genpsk", "rpcd", "version", "help",
+const COMMANDS: [&str; 16] = [
+    "run", "status", "events", "reload", "link", "check", "options", "import", "join", "server", "genkey",
+    "pubkey", "genpsk", "rpcd", "version", "help",
 ];
 
 const HELP: &str = "\
@@ -46,6 +47,8 @@ bonding joins several internet links into one fast, safe pipe to a server.
   bonding link NAME up|down|reconnect
                                  put a link back, take it out, or open it anew
   bonding join LINE --wan NAME … set up this router with a line that the server has printed
+  bonding server init | add-peer | list | show | remove
+                                 be a server, and let routers in
   bonding check FILE             find the mistakes in a configuration
   bonding options                all options of the configuration (--json)
   bonding import FILE            turn an mlvpn.conf into our configuration
@@ -109,6 +112,8 @@ pub enum Invocation {
     Import(PathBuf),
     /// Set up a router.
     Join(join::Options),
+    /// Set up a server, or change who may connect to it.
+    Server(server::Invocation),
     /// Make a private key.
     GenKey,
     /// Public key of a private key.
@@ -179,6 +184,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         ),
         "options" => parse_options(parser),
         "join" => parse_join(parser),
+        "server" => Ok(match server::parse(parser)? {
+            Ok(invocation) => Invocation::Server(invocation),
+            Err(text) => Invocation::Help(text),
+        }),
         "genkey" => no_more(parser, Invocation::GenKey, "bonding genkey > FILE: make a private key\n"),
         "pubkey" => {
             no_more(parser, Invocation::PubKey, "bonding pubkey < FILE: the public key of a private key\n")
@@ -402,6 +411,7 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::Check(file) => check::run(&file, &mut out),
         Invocation::Options { json } => options::run(json, &mut out),
         Invocation::Join(options) => join::run(&options, &mut out),
+        Invocation::Server(invocation) => server::run(&invocation, &mut out),
         Invocation::Import(file) => import::run(&file, &mut out, &mut io::stderr()),
         Invocation::GenKey => {
             keys::warn_if_readable(io::stdout());

@@ -92,6 +92,13 @@ pub fn render(status: &Value, colour: bool) -> String {
     text
 }
 
+/// One peer of a status that was cleaned, as [`render`] shows it.
+pub(super) fn render_one(peer: &Value, status: &Value) -> String {
+    let mut text = String::new();
+    render_peer(peer, status, Paint(false), &mut text);
+    text
+}
+
 fn render_peer(peer: &Value, status: &Value, paint: Paint, text: &mut String) {
     let name = status["peers"][number(peer, "peer").to_string()].as_str().unwrap_or("peer");
     let up = peer["up"] == true;

@@ -426,16 +426,17 @@ fn check_peers(sourced: &Sourced, log: &mut Log<'_>) {
     let mut keys: HashMap<PublicKey, &str> = HashMap::new();
     let mut nets: Vec<(IpNet, usize, &str)> = Vec::new();
     for (index, (peer, section)) in config.peers.iter().zip(&sourced.peers_at).enumerate() {
-        match keys.entry(peer.public_key) {
-            Entry::Occupied(other) => {
+        match peer.public_key.map(|key| keys.entry(key)) {
+            Some(Entry::Occupied(other)) => {
                 log.error(
                     At::option(*section, "public_key"),
                     format!("is the key of peer '{}' too", other.get()),
                 );
             }
-            Entry::Vacant(slot) => {
+            Some(Entry::Vacant(slot)) => {
                 slot.insert(&peer.name);
             }
+            None => check_invitation(peer, *section, log),
         }
         let own = peer
             .addresses
@@ -456,6 +457,23 @@ fn check_peers(sourced: &Sourced, log: &mut Log<'_>) {
         }
     }
     check_overlaps(nets, sourced, log);
+}
+
+/// Whoever proves the secret of a peer without a key becomes this peer: it must be one that only the invited know.
+fn check_invitation(peer: &Peer, section: usize, log: &mut Log<'_>) {
+    let secret = peer.preshared_key.as_ref().filter(|secret| secret.as_bytes().iter().any(|byte| *byte != 0));
+    if secret.is_none() {
+        log.error(
+            At::option(section, "public_key"),
+            "is missing, and there is no 'preshared_key' by which the peer could introduce itself; \
+             `bonding server add-peer NAME` makes both",
+        );
+    } else if peer.invitation_expires.is_none() {
+        log.error(
+            At::option(section, "invitation_expires"),
+            "is missing: say until when the peer may introduce itself, in seconds since 1970",
+        );
+    }
 }
 
 /// Finds networks of different peers that share addresses. Networks are nested or apart, so in the order of their first

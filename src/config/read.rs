@@ -181,6 +181,7 @@ fn read_globals(reader: &mut Reader<'_, '_>, has_peers: bool) -> Globals {
         private_key_file: reader.path("private_key_file"),
         listen_ports: reader.all("listen_port", value::port),
         listen_addresses: reader.addresses("listen_address"),
+        public_addresses: reader.all("public_address", value::host),
         client_to_client: reader.flag("client_to_client"),
         control_socket: reader.path("control_socket"),
         control_group: reader.text("control_group"),
@@ -336,8 +337,9 @@ fn counted_mark(base: Mark, position: u32) -> Mark {
 fn read_peer(reader: &mut Reader<'_, '_>, name: String, policy: Policy) -> Option<Peer> {
     Some(Peer {
         name,
-        public_key: reader.one("public_key", PublicKey::from_base64)?,
+        public_key: reader.one("public_key", PublicKey::from_base64),
         preshared_key: reader.secret("preshared_key"),
+        invitation_expires: reader.number("invitation_expires"),
         addresses: reader.networks("ipaddr").iter().map(IpNet::trunc).collect(),
         lans: reader.networks("lan"),
         policy: reader.policy().unwrap_or(policy),

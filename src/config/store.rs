@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use zeroize::Zeroizing;
 
 use super::uci::MAX_BYTES;
@@ -32,6 +33,19 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 64));
     file.take(limit).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Waits for its turn to change a file: the daemon and the command line both do. Over when the result is dropped.
+///
+/// # Errors
+///
+/// When the file's directory cannot be opened or locked.
+pub fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    make_directory(&path)?;
+    // Not the file itself: the next one to take its place would be another.
+    let directory = File::open(directory_of(&path))?;
+    Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 /// Puts `text` in the place of a file with mode 0600. A reader, and a power cut, find the old file or the new one. The
@@ -113,10 +127,13 @@ fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Some file systems cannot sync a directory; the data is safe all the same.
-    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    let _ = File::open(directory_of(path)).and_then(|directory| directory.sync_all());
     Ok(())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

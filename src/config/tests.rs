@@ -274,7 +274,7 @@ fn a_server_with_peers() {
     assert_eq!(home.lans, [net("192.168.1.0/24"), net("192.168.2.0/24")]);
     assert_eq!((home.policy, office.policy), (Policy::Flow, Policy::Weighted));
     assert_eq!((home.upload, home.download), (Some(Rate(1_000_000)), Some(Rate(8_000_000))));
-    assert_eq!(home.public_key.to_string(), KEY);
+    assert_eq!(home.public_key, super::key::PublicKey::from_base64(KEY));
     assert!(config.not_ready("bonding").is_empty(), "a server needs no key of a server");
 }
 

@@ -101,6 +101,8 @@ pub struct Globals {
     pub listen_ports: Vec<u16>,
     /// The server's addresses; empty for all of the machine.
     pub listen_addresses: Vec<IpAddr>,
+    /// Where routers reach this server.
+    pub public_addresses: Vec<Host>,
     /// Whether peers may reach each other.
     pub client_to_client: bool,
     /// The path of the control socket.
@@ -336,10 +338,12 @@ impl Link {
 pub struct Peer {
     /// The section's name.
     pub name: String,
-    /// Its key.
-    pub public_key: PublicKey,
-    /// The pre-shared key.
+    /// Its key; `None` while it is invited and has not introduced itself.
+    pub public_key: Option<PublicKey>,
+    /// The pre-shared key; there is one while there is no public key.
     pub preshared_key: Option<Secret>,
+    /// Until when it may introduce itself, in seconds since 1970.
+    pub invitation_expires: Option<u32>,
     /// Its addresses inside the bond, without host bits. Never empty while the daemon is `enabled`.
     pub addresses: Vec<IpNet>,
     /// The networks behind it.

@@ -66,16 +66,18 @@ pub fn server(config: &Config) -> Option<PeerConfig> {
 ///
 /// A policy other than the default is the server's own choice; with the default the router's choice counts for both
 /// directions, so that it has to be made in one place only.
-pub fn router(peer: &config::Peer, config: &Config) -> PeerConfig {
-    PeerConfig {
-        public_key: PublicKey::from_bytes(*peer.public_key.as_bytes()),
+///
+/// `None` while its key is not known.
+pub fn router(peer: &config::Peer, config: &Config) -> Option<PeerConfig> {
+    Some(PeerConfig {
+        public_key: PublicKey::from_bytes(*peer.public_key?.as_bytes()),
         preshared_key: peer.preshared_key.as_ref().map(preshared_key),
         initiator: false,
         allowed: peer.addresses.iter().chain(&peer.lans).map(prefix).collect(),
         policy: (peer.policy != config::Policy::Adaptive).then(|| policy(peer.policy)),
         upload: peer.download.map(bits),
         payload: payload(config),
-    }
+    })
 }
 
 /// What the links carry.

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::events::unix_ms;
+use super::introduction::Invited;
 use super::mapping;
+use crate::bond::keys::PresharedKey;
 use crate::bond::{PeerId, SocketId, Time};
 use crate::config::{self, Config};
 use crate::io::udp::OpenError;
@@ -19,6 +22,9 @@ struct Router {
 pub struct Server {
     sockets: BTreeMap<SocketAddr, SocketId>,
     routers: Vec<Router>,
+    /// Who may introduce itself, by the number that the core knows it by.
+    invited: BTreeMap<u32, Invited>,
+    next_invitation: u32,
 }
 
 impl Server {
@@ -111,7 +117,7 @@ impl Server {
     fn take_peers(&mut self, config: &Config, driver: &mut Driver, now: Time) {
         driver.keep_apart(!config.globals.client_to_client);
         self.routers.retain(|router| {
-            let keep = config.peers.iter().any(|peer| peer.public_key == router.config.public_key);
+            let keep = config.peers.iter().any(|peer| same_key(peer, &router.config));
             if !keep {
                 driver.endpoint_mut().remove_peer(router.id, now);
                 driver.set_ranges(router.id, &[]);
@@ -119,9 +125,9 @@ impl Server {
             keep
         });
         for peer in &config.peers {
-            let core = mapping::router(peer, config);
+            let Some(core) = mapping::router(peer, config) else { continue };
             let allowed = core.allowed.clone();
-            let known = self.routers.iter_mut().find(|r| r.config.public_key == peer.public_key);
+            let known = self.routers.iter_mut().find(|r| same_key(&r.config, peer));
             let id = match known {
                 Some(router) => {
                     if router.config != *peer {
@@ -138,7 +144,38 @@ impl Server {
             };
             driver.set_ranges(id, &allowed);
         }
+        // A number is used once, so that a late answer to an old invitation is not taken for one to another.
+        self.invited = (self.next_invitation..).zip(config.peers.iter().filter_map(Invited::of)).collect();
+        self.next_invitation =
+            self.next_invitation.wrapping_add(u32::try_from(self.invited.len()).unwrap_or(0));
+        self.invite(driver);
     }
+
+    /// Tells the core whose time is not over.
+    fn invite(&mut self, driver: &mut Driver) {
+        let seconds = unix_ms() / 1_000;
+        self.invited.retain(|_, invited| !invited.is_over(seconds));
+        let secret = |invited: &Invited| PresharedKey::from_bytes(*invited.secret.as_bytes());
+        let secrets = self.invited.iter().map(|(number, invited)| (*number, secret(invited)));
+        driver.endpoint_mut().set_invitations(secrets.collect());
+    }
+
+    /// Ends the invitations whose time is over.
+    pub fn tick(&mut self, driver: &mut Driver) {
+        let seconds = unix_ms() / 1_000;
+        if self.invited.values().any(|invited| invited.is_over(seconds)) {
+            self.invite(driver);
+        }
+    }
+
+    /// The invitation that a router has answered; it counts no more.
+    pub fn take_invited(&mut self, number: u32) -> Option<Invited> {
+        self.invited.remove(&number)
+    }
+}
+
+fn same_key(one: &config::Peer, other: &config::Peer) -> bool {
+    one.public_key.is_some() && one.public_key == other.public_key
 }
 
 /// The addresses that the configuration asks for.

@@ -21,7 +21,7 @@ use super::network::{Network, Progress, Wanted};
 use super::reload::Outcome;
 use super::server::Server;
 use super::start::{Options, StartError};
-use super::{mapping, places};
+use super::{introduction, mapping, places};
 use crate::bond::{Endpoint, Event, LinkState, PeerId, Time};
 use crate::config::key::Secret;
 use crate::config::{Cipher, Config, Role};
@@ -46,6 +46,8 @@ const INBOX: usize = 256;
 enum Message {
     Placed(String, Placing),
     Named(String, io::Result<Vec<std::net::IpAddr>>),
+    /// A router's key was written into the configuration, or could not be.
+    Introduced(String, Result<(), String>),
 }
 
 // The client is large, and there is one of the two only.
@@ -286,12 +288,27 @@ impl Daemon {
                     self.peer_mtus.insert(peer, mtu);
                     self.follow_mtu();
                 }
+                Event::Introduced { invitation, public_key } => self.introduced(invitation, &public_key),
                 Event::HandshakeFailed { peer, reason } => {
                     let peer = peer.and_then(|peer| self.peer_name(peer));
                     self.event(peer.as_deref(), None, "handshake failed", &reason);
                 }
             }
         }
+    }
+
+    /// A router has proved an invitation's secret: its key is written to the disk, off this thread, and then taken over as
+    /// any change of the configuration.
+    fn introduced(&mut self, invitation: u32, key: &crate::bond::keys::PublicKey) {
+        let Side::Server(server) = &mut self.side else { return };
+        let Some(invited) = server.take_invited(invitation) else { return };
+        let key = crate::config::key::PublicKey::new(*key.as_bytes());
+        self.event(Some(&invited.name), None, "introduced itself", &key.to_string());
+        let (path, tell) = (self.options.config.clone(), self.tell.clone());
+        tokio::task::spawn_blocking(move || {
+            let pinned = introduction::pin(&path, &invited, key);
+            let _ = tell.blocking_send(Message::Introduced(invited.name, pinned));
+        });
     }
 
     fn peer_changed(&mut self, peer: PeerId, up: bool, reason: &str) {
@@ -364,6 +381,13 @@ impl Daemon {
 
     fn take_message(&mut self, message: Message) {
         match message {
+            Message::Introduced(_, Ok(())) => {
+                self.reload();
+            }
+            Message::Introduced(name, Err(why)) => {
+                let why = format!("{why}; correct this and reload, then the router is let in");
+                self.event(Some(&name), None, "not let in", &why);
+            }
             Message::Placed(name, place) => {
                 if let Side::Client(client) = &mut self.side
                     && client.set_place(&name, place)
@@ -386,7 +410,10 @@ impl Daemon {
         if now.since(self.looked) >= LOOK_AGAIN && self.is_incomplete() {
             self.look();
         }
-        let Side::Client(client) = &mut self.side else { return };
+        let client = match &mut self.side {
+            Side::Client(client) => client,
+            Side::Server(server) => return server.tick(&mut self.driver),
+        };
         let answering = client.is_up();
         for name in client.names_mut().due(answering, now) {
             let tell = self.tell.clone();

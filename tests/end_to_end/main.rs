@@ -7,6 +7,7 @@ mod mtu;
 mod rekey;
 mod routing;
 mod security;
+mod server;
 mod throughput;
 
 use lab::bond::Setup;

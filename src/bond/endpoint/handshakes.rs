@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::bond::cipher::{CipherOffer, CipherPolicy};
-use crate::bond::handshake::{Established, HandshakeError, Initiator, PeerRecord, Received, Responder};
+use crate::bond::handshake::{
+    Established, HandshakeError, Initiation, Initiator, PeerRecord, Received, Responder,
+};
 use crate::bond::header::LinkId;
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::bond::load::{DEFAULT_LOAD_THRESHOLD, HandshakeLoad};
@@ -38,6 +40,8 @@ pub(super) struct Handshakes {
     started: Time,
     known: BTreeMap<[u8; 32], PeerId>,
     records: BTreeMap<PeerId, PeerRecord>,
+    /// Who may introduce itself, by the numbers that the daemon has given.
+    invitations: BTreeMap<u32, PresharedKey>,
     calls: BTreeMap<PeerId, Call>,
     out: VecDeque<(Path, Vec<u8>)>,
 }
@@ -88,6 +92,7 @@ impl Handshakes {
             started: now,
             known: BTreeMap::new(),
             records: BTreeMap::new(),
+            invitations: BTreeMap::new(),
             calls: BTreeMap::new(),
             out: VecDeque::new(),
         }
@@ -128,6 +133,10 @@ impl Handshakes {
         self.known.retain(|_, peer| *peer != id);
         self.records.remove(&id);
         self.calls.remove(&id);
+    }
+
+    pub(super) fn set_invitations(&mut self, invitations: BTreeMap<u32, PresharedKey>) {
+        self.invitations = invitations;
     }
 
     /// Calls a peer at the next opportunity.
@@ -172,7 +181,7 @@ impl Endpoint {
             Err(error) => return self.handshake_dropped(error),
         };
         let Some(&id) = self.handshakes.known.get(initiation.peer().as_bytes()) else {
-            return self.count("handshake from an unknown key");
+            return self.introduction(&initiation);
         };
         let local_index = self.free_index();
         let (Some(record), Some(entry)) = (self.handshakes.records.get_mut(&id), self.entries.get_mut(&id))
@@ -197,6 +206,19 @@ impl Endpoint {
             }
             Err(error) => self.handshake_dropped(error),
         }
+    }
+
+    /// Server: somebody calls whose key is not known. Who proves an invitation's secret has its key told to the daemon,
+    /// once; nobody is answered. When the daemon has made the key a peer's, the next call is answered.
+    fn introduction(&mut self, initiation: &Initiation) {
+        let mut invited = self.handshakes.invitations.iter();
+        let Some(invitation) =
+            invited.find(|(_, secret)| initiation.proves(secret)).map(|(number, _)| *number)
+        else {
+            return self.count("handshake from an unknown key");
+        };
+        self.handshakes.invitations.remove(&invitation);
+        self.push_event(Event::Introduced { invitation, public_key: *initiation.peer() });
     }
 
     /// Client: the server answers.

@@ -134,6 +134,12 @@ const GLOBALS: &[OptionSpec] = &[
         "",
         "The addresses on which the server waits; without it, all addresses of the machine.",
     ))),
+    server(list(option(
+        "public_address",
+        Kind::Host,
+        "",
+        "The addresses or names at which routers reach this server: what `bonding server add-peer` tells them.",
+    ))),
     server(advanced(
         "client_to_client",
         Kind::Bool,
@@ -481,17 +487,23 @@ const LINK: &[OptionSpec] = &[
 
 const PEER: &[OptionSpec] = &[
     option("enabled", Kind::Bool, "1", "Whether this peer may connect."),
-    required(option(
+    option(
         "public_key",
         Kind::PublicKey,
         "",
-        "The peer's public key, as `bonding pubkey` prints it there.",
-    )),
+        "Its public key; without it, that of the first who proves `preshared_key` before `invitation_expires`.",
+    ),
     advanced(
         "preshared_key",
         Kind::Secret,
         "",
         "A secret that both ends hold beside their keys (`bonding genpsk`).",
+    ),
+    advanced(
+        "invitation_expires",
+        number(0, u32::MAX),
+        "",
+        "Until when a peer without `public_key` may introduce itself, in seconds since 1970.",
     ),
     required(list(option(
         "ipaddr",
