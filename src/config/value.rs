@@ -356,7 +356,7 @@ fn decimal(number: &str, factor: u64) -> Option<u64> {
     let fraction = fraction.get(..fraction.len().min(9))?;
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let digits = u128::from(whole.parse::<u64>().ok()?) * scale + fraction.parse::<u128>().unwrap_or(0);
-    u64::try_from(digits * u128::from(factor) / scale).ok()
+    u64::try_from(digits.checked_mul(u128::from(factor))? / scale).ok()
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ fn sizes() {
         ("1.1B", Some(1)),
         ("10 apples", None),
         ("99999999T", None),
+        ("18446744073709551615.999999999T", None),
         ("", None),
     ] {
         assert_eq!(size(text), bytes, "{text}");
