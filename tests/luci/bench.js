@@ -7,18 +7,11 @@ import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
-import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
 
+import { HERE, PICTURES, PROGRAM, RESOURCES, ROOT } from './paths.js';
 import { parseUci, printUci } from './uci.js';
-
-export const HERE = path.dirname(fileURLToPath(import.meta.url));
-export const ROOT = path.resolve(HERE, '../..');
-export const APP = path.join(ROOT, 'openwrt/luci-app-bonding');
-export const RESOURCES = path.join(APP, 'htdocs/luci-static/resources');
-export const PROGRAM = process.env.BONDING || path.join(ROOT, 'target/simulation/bonding');
-export const PICTURES = path.join(ROOT, 'target/luci');
 
 const STAGE = process.env.STAGE || path.join(ROOT, 'target/simulation/stage');
 const CHROMIUM = process.env.CHROMIUM || [ '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome' ]

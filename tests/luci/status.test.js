@@ -5,7 +5,8 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 
-import { Browser, ROOT, Server, Stage, picture, show, until } from './bench.js';
+import { Browser, Server, Stage, picture, show, until } from './bench.js';
+import { ROOT } from './paths.js';
 
 let stage, server, browser;
 

@@ -3,6 +3,11 @@
 /* Shows the view that the test asks for; a widget of the overview as LuCI's overview does. */
 (async () => {
 	const { view } = window.standin;
+	const dark = window.matchMedia('(prefers-color-scheme: dark)');
+	const mark = () => document.documentElement.setAttribute('data-darkmode', dark.matches);
+
+	mark();
+	dark.addEventListener('change', mark);
 
 	if (!view.startsWith('view.status.include.')) {
 		await L.require(view);

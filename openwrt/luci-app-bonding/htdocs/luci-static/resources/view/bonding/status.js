@@ -51,7 +51,7 @@ class Meter {
 
 	/* Where the daemon does not know what the line carries, the highest rate that was seen is shown instead. */
 	update(rate, capacity, peak) {
-		const most = capacity || peak;
+		const most = capacity || (peak > NOISE ? peak : 0);
 
 		set(this.value, bond.rate(rate));
 		set(this.limit, possible(capacity, peak));
@@ -480,7 +480,7 @@ return view.extend({
 			return E('div', { 'data-figure': way }, [
 				E('div', { 'class': 'bd-dim' }, [ name ]),
 				E('div', { 'class': 'bd-figure' }, [ bond.ratePair(rate)[0] + ' ', E('span', [ bond.ratePair(rate)[1] ]) ]),
-				bar(most ? rate / most : 0),
+				bar(measured || most > NOISE ? rate / most : 0),
 				E('small', [ possible(measured ? most : null, most) ])
 			]);
 		};
