@@ -11,35 +11,44 @@ pub const BUFFER_SIZE: usize = 2048;
 /// One IP packet in a buffer of its own.
 #[derive(Default)]
 pub struct Packet {
+    /// Whatever was in the buffer stays there, so that nothing is cleared for each packet.
     data: Vec<u8>,
+    len: usize,
 }
 
 impl Packet {
     /// The whole buffer, [`BUFFER_SIZE`] bytes, to read a packet into; follow with [`Packet::set_len`].
     pub fn spare_mut(&mut self) -> &mut [u8] {
-        self.data.resize(BUFFER_SIZE, 0);
+        if self.data.len() < BUFFER_SIZE {
+            self.data.resize(BUFFER_SIZE, 0);
+        }
         &mut self.data
     }
 
     /// Declares the first `len` bytes of the buffer to be the packet; at most [`BUFFER_SIZE`].
     pub fn set_len(&mut self, len: usize) {
-        self.data.truncate(len);
+        self.len = len.min(self.data.len());
     }
 
     /// Makes the packet a copy of `bytes`.
     pub fn copy_from(&mut self, bytes: &[u8]) {
-        self.data.clear();
-        self.data.extend_from_slice(bytes);
+        self.len = 0;
+        self.append(bytes);
     }
 
     /// Appends `bytes` to the packet.
     pub fn append(&mut self, bytes: &[u8]) {
-        self.data.extend_from_slice(bytes);
+        let end = self.len + bytes.len();
+        if self.data.len() < end {
+            self.data.resize(end.max(BUFFER_SIZE), 0);
+        }
+        self.data[self.len..end].copy_from_slice(bytes);
+        self.len = end;
     }
 
     /// The packet's bytes, to be changed in place.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.data
+        &mut self.data[..self.len]
     }
 }
 
@@ -47,7 +56,7 @@ impl Deref for Packet {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.data
+        &self.data[..self.len]
     }
 }
 
@@ -65,13 +74,13 @@ impl Pool {
 
     /// An empty packet.
     pub fn take(&mut self) -> Packet {
-        self.free.pop().unwrap_or_else(|| Packet { data: Vec::with_capacity(BUFFER_SIZE) })
+        self.free.pop().unwrap_or_default()
     }
 
     /// Takes a buffer back; frees it when the pool is full.
     pub fn put(&mut self, mut packet: Packet) {
-        if self.free.len() < self.limit && packet.data.capacity() >= BUFFER_SIZE {
-            packet.data.clear();
+        if self.free.len() < self.limit && packet.data.len() >= BUFFER_SIZE {
+            packet.len = 0;
             self.free.push(packet);
         }
     }

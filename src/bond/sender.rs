@@ -23,8 +23,9 @@ const MAX_RESENDS: usize = 8_192;
 const RESEND_AHEAD: Duration = Duration::from_millis(20);
 /// The pacers' deadlines are served no more often than this; their credit makes up for it.
 const WAKE_INTERVAL: Duration = Duration::from_micros(300);
-/// Datagrams in one transmit at the most.
-const MAX_BATCH: usize = 32;
+/// Datagrams in one transmit at the most, and bytes of them: what `UDP_SEGMENT` takes at once.
+const MAX_BATCH: usize = 64;
+const MAX_BATCH_BYTES: usize = 65_000;
 const POOL: usize = 2_048;
 
 /// The sending half.
@@ -290,7 +291,10 @@ impl Sender {
             let Some(path) = self.links[index].path else { continue };
             let size = self.datagram_size(index, &outgoing);
             if let Some(transmit) = &transmit
-                && (transmit.path != path || size > transmit.segment_size || count >= MAX_BATCH)
+                && (transmit.path != path
+                    || size > transmit.segment_size
+                    || count >= MAX_BATCH
+                    || out.len() + size > MAX_BATCH_BYTES)
             {
                 self.planned.push_front((id, outgoing));
                 break;

@@ -69,6 +69,9 @@ pub fn render(status: &Value, colour: bool) -> String {
         let listen: Vec<_> = listen.iter().filter_map(Value::as_str).collect();
         text.push_str(&wrap(&format!("listening on: {}", listen.join(", ")), 2));
     }
+    if let Some(offloads) = status.get("offloads") {
+        text.push_str(&wrap(&format!("offloads: {}", list_offloads(offloads)), 2));
+    }
     if let Some(reload) = status.get("reload").filter(|reload| reload["ok"] == false) {
         let _ = writeln!(text, "  {}", paint.red("last reload refused:"));
         let details = reload["details"].as_array().filter(|details| !details.is_empty());
@@ -97,6 +100,25 @@ pub(super) fn render_one(peer: &Value, status: &Value) -> String {
     let mut text = String::new();
     render_peer(peer, status, Paint(false), &mut text);
     text
+}
+
+/// What passes between program and kernel in batches.
+fn list_offloads(offloads: &Value) -> String {
+    let tun = &offloads["tun"];
+    let names = [
+        (&tun["checksum"], "checksums"),
+        (&tun["tcp"], "TCP segmentation"),
+        (&tun["udp"], "UDP segmentation"),
+        (&offloads["udp_send"], "batched sending"),
+        (&offloads["udp_receive"], "batched receiving"),
+    ];
+    let (on, off): (Vec<_>, Vec<_>) = names.into_iter().partition(|(value, _)| **value == true);
+    let list = |part: &[(&Value, &str)]| part.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+    match (on.as_slice(), off.as_slice()) {
+        ([], _) => "none".to_owned(),
+        (on, []) => list(on),
+        (on, off) => format!("{} (not here: {})", list(on), list(off)),
+    }
 }
 
 fn render_peer(peer: &Value, status: &Value, paint: Paint, text: &mut String) {

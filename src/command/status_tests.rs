@@ -6,7 +6,8 @@ use super::*;
 use crate::command::text::COLUMNS;
 
 fn client() -> Value {
-    json!({
+    let tun = json!({ "checksum": true, "tcp": true, "udp": false });
+    let mut status = json!({
         "version": 1, "role": "client", "ifname": "bond0", "uptime_ms": 3_723_000,
         "reload": {
             "ok": false,
@@ -35,7 +36,9 @@ fn client() -> Value {
                 ]
             }]
         }
-    })
+    });
+    status["offloads"] = json!({ "tun": tun, "udp_send": true, "udp_receive": true });
+    status
 }
 
 #[test]
@@ -43,6 +46,8 @@ fn a_client() {
     let expected = "\
 bond: bond0 (client), running for 1 h 2 min
   public key: K=
+  offloads: checksums, TCP segmentation, batched sending, batched receiving (not
+  here: UDP segmentation)
   last reload refused:
     /etc/config/bonding:3: section 'adsl1', option 'upload': 'fast' is not a
     rate

@@ -119,7 +119,7 @@ impl Daemon {
             .map_err(|source| StartError::Control { path: globals.control_socket.clone(), source })?;
 
         let mtu = config.bond.mtu.unwrap_or(FIRST_MTU);
-        let mut tun = Tun::open(&TunOptions::new(config.bond.ifname.clone(), mtu))?;
+        let mut tun = Tun::open(&TunOptions::with_offloads(config.bond.ifname.clone(), mtu))?;
         let tunnel = Tunnel { index: index_of(tun.name())?, mtu };
         let netlink = Netlink::open()?;
         let outlived = keep(&mut tun, tunnel, &netlink, keeper.as_ref()).await;
@@ -454,7 +454,7 @@ impl Daemon {
     }
 
     fn reopen_tun(&mut self) -> Result<(), StartError> {
-        let tun = Tun::open(&TunOptions::new(self.config.bond.ifname.clone(), self.tunnel.mtu))?;
+        let tun = Tun::open(&TunOptions::with_offloads(self.config.bond.ifname.clone(), self.tunnel.mtu))?;
         self.tunnel.index = index_of(tun.name())?;
         self.device = tun.name().to_owned();
         self.driver.set_tun(tun);

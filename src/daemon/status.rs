@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::events::Aged;
 use super::reload::Outcome;
 use crate::bond::status::EndpointStatus;
-use crate::io::IoCounters;
+use crate::io::{ActiveOffloads, IoCounters};
 
 /// Counts changes of the format that would break a reader. New fields are not such changes.
 pub const VERSION: u32 = 1;
@@ -43,6 +43,8 @@ pub struct Status<'a> {
     pub links: BTreeMap<String, LinkPlace>,
     /// The names of the peers, by their numbers in the core's part.
     pub peers: BTreeMap<u32, String>,
+    /// What passes between program and kernel in batches.
+    pub offloads: ActiveOffloads,
     /// What was lost between core and kernel.
     pub io: &'a IoCounters,
     /// The last changes of state, the oldest first.

@@ -18,13 +18,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::port::Ports;
 use super::timer::{self, Timer};
-use super::{Ecn, RecvBatch, SendError, Socket, Transmit, Tun};
-use crate::bond::routing::Routing;
-use crate::bond::{Endpoint, Event, IpPrefix, LinkId, Origin, Path, PeerId, SocketId, Time, ip};
-
-/// Packets read from TUN in one turn, at most.
-const TUN_BATCH: usize = 64;
+use super::{Ecn, Offloads, RecvBatch, SendError, Socket, Transmit, Tun};
+use crate::bond::{Endpoint, Event, IpPrefix, LinkId, Path, PeerId, SocketId, Time};
 
 /// Times that a socket is asked for a batch of datagrams in one turn, at most.
 const RECV_CALLS: usize = 4;
@@ -35,8 +32,7 @@ const SEND_BATCH: usize = 256;
 /// Buffers for one call to receive.
 const RECV_BUFFERS: usize = 16;
 
-/// How long a descriptor is left alone after an error that is none of the usual ones. Short enough for a device that was
-/// set down and up again, long enough to cost nothing when it stays so.
+/// How long a socket is left alone after an error that is none of the usual ones.
 const REST: Duration = Duration::from_millis(50);
 
 /// How long a socket without a link receives what is still on its way: the longest round trip of a link in use.
@@ -68,18 +64,23 @@ pub struct IoCounters {
     pub send_errors: BTreeMap<&'static str, u64>,
     /// Calls to receive that failed.
     pub receive_errors: u64,
-    /// Inner packets that the TUN device did not take.
+    /// Inner packets, or trains of them, that the TUN device did not take.
     pub tun_drops: u64,
+    /// Packets of the TUN device that contradicted themselves or were too long.
+    pub tun_malformed: u64,
     /// Inner packets from one peer to another, where they are kept apart.
     pub between_peers: u64,
 }
 
-/// A TUN device.
-struct Port {
-    tun: Tun,
-    /// The link whose packets it carries; `None` for those of all.
-    link: Option<(PeerId, LinkId)>,
-    rests_until: Option<Time>,
+/// What the kernel takes and gives in batches now. All of it is found out, and costs speed only where it is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ActiveOffloads {
+    /// Of the TUN device.
+    pub tun: Offloads,
+    /// All sockets send many datagrams in one call (`UDP_SEGMENT`).
+    pub udp_send: bool,
+    /// All sockets receive many datagrams in one piece (`UDP_GRO`).
+    pub udp_receive: bool,
 }
 
 struct Slot {
@@ -99,7 +100,7 @@ struct Slot {
 /// link whose device it came from.
 pub struct Driver {
     endpoint: Endpoint,
-    ports: Vec<Port>,
+    ports: Ports,
     sockets: Vec<Slot>,
     next_socket: SocketId,
     gone: Vec<SocketId>,
@@ -111,8 +112,6 @@ pub struct Driver {
     touched: bool,
     batch: RecvBatch,
     out: Vec<u8>,
-    /// Whose inner address is whose, where peers are kept apart.
-    apart: Option<Routing>,
     counters: IoCounters,
 }
 
@@ -125,7 +124,7 @@ impl Driver {
     pub fn new(endpoint: Endpoint) -> io::Result<Driver> {
         Ok(Driver {
             endpoint,
-            ports: Vec::new(),
+            ports: Ports::new(),
             sockets: Vec::new(),
             next_socket: 0,
             gone: Vec::new(),
@@ -135,7 +134,6 @@ impl Driver {
             touched: true,
             batch: RecvBatch::new(RECV_BUFFERS),
             out: Vec::new(),
-            apart: None,
             counters: IoCounters::default(),
         })
     }
@@ -185,7 +183,7 @@ impl Driver {
 
     /// Closes the device of one link.
     pub fn remove_link_tun(&mut self, peer: PeerId, link: LinkId) {
-        self.ports.retain(|port| port.link != Some((peer, link)));
+        self.ports.remove(Some((peer, link)));
     }
 
     /// The device of one link.
@@ -194,8 +192,7 @@ impl Driver {
     }
 
     fn set_port(&mut self, tun: Tun, link: Option<(PeerId, LinkId)>) {
-        self.ports.retain(|port| port.link != link);
-        self.ports.push(Port { tun, link, rests_until: None });
+        self.ports.set(tun, link);
         self.touched = true;
     }
 
@@ -243,15 +240,22 @@ impl Driver {
 
     /// Drops packets from one peer to another from now on, or no longer.
     pub fn keep_apart(&mut self, apart: bool) {
-        if apart != self.apart.is_some() {
-            self.apart = apart.then(Routing::default);
-        }
+        self.ports.keep_apart(apart);
     }
 
     /// Tells whose inner addresses are whose; needed with [`Driver::keep_apart`] only.
     pub fn set_ranges(&mut self, peer: PeerId, ranges: &[IpPrefix]) {
-        if let Some(routing) = &mut self.apart {
-            routing.set(peer, ranges);
+        self.ports.set_ranges(peer, ranges);
+    }
+
+    /// What passes in batches.
+    pub fn offloads(&self) -> ActiveOffloads {
+        let shared = self.ports.iter().find(|port| port.link.is_none());
+        let sockets = || self.sockets.iter().filter(|slot| slot.retires.is_none()).map(|slot| &slot.socket);
+        ActiveOffloads {
+            tun: shared.map(|port| port.tun.offloads()).unwrap_or_default(),
+            udp_send: sockets().all(|socket| socket.max_segments() > 1) && sockets().next().is_some(),
+            udp_receive: sockets().all(Socket::gro) && sockets().next().is_some(),
         }
     }
 
@@ -277,7 +281,7 @@ impl Driver {
             return Poll::Ready(());
         }
         if self.endpoint.wants_tun() {
-            for port in &self.ports {
+            for port in self.ports.iter() {
                 if port.rests_until.is_none() && port.tun.poll_readable(cx).is_ready() {
                     return Poll::Ready(());
                 }
@@ -298,9 +302,10 @@ impl Driver {
         self.read_sockets(timer::now());
         let now = timer::now();
         if self.endpoint.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            let mut deliver = deliver(&self.ports, self.apart.as_ref(), &mut self.counters);
-            self.endpoint.handle_timeout(now, &mut deliver);
+            let (ports, counters) = (&mut self.ports, &mut self.counters);
+            self.endpoint.handle_timeout(now, &mut |from, packet| ports.deliver(counters, from, packet));
         }
+        self.ports.flush(&mut self.counters);
         self.transmit(now, SEND_BATCH);
         self.sockets.retain(|slot| slot.retires.is_none_or(|at| at > now));
 
@@ -312,28 +317,21 @@ impl Driver {
     }
 
     fn read_tuns(&mut self, now: Time) -> Result<(), TunGone> {
-        let mut gone = None;
-        for (index, port) in self.ports.iter_mut().enumerate() {
-            if port.rests_until.is_some_and(|until| until > now) {
-                continue;
+        match self.ports.read_all(&mut self.endpoint, &mut self.counters, now) {
+            Ok(drained) => {
+                self.unfinished |= !drained;
+                Ok(())
             }
-            port.rests_until = None;
-            match read_tun(port, &mut self.endpoint, now) {
-                Ok(drained) => self.unfinished |= !drained,
-                Err(error) => {
-                    gone = Some((index, error));
-                    break;
-                }
+            Err(gone) => {
+                self.touched = true;
+                Err(gone)
             }
         }
-        let Some((index, source)) = gone else { return Ok(()) };
-        let port = self.ports.swap_remove(index);
-        self.touched = true;
-        Err(TunGone { name: port.tun.name().to_owned(), link: port.link, source })
     }
 
     fn read_sockets(&mut self, now: Time) {
-        let mut deliver = deliver(&self.ports, self.apart.as_ref(), &mut self.counters);
+        let (ports, counters) = (&mut self.ports, &mut self.counters);
+        let mut deliver = |from, packet: &[u8]| ports.deliver(counters, from, packet);
         let mut failed = 0;
         for slot in &mut self.sockets {
             if slot.rests_until.is_some_and(|until| until > now) {
@@ -367,7 +365,6 @@ impl Driver {
             }
             self.unfinished |= !drained;
         }
-        drop(deliver);
         self.counters.receive_errors += failed;
     }
 
@@ -400,63 +397,6 @@ impl Driver {
             }
         }
         self.unfinished = true;
-    }
-}
-
-/// Takes a batch of packets from a device to the core. True when the device has no more.
-///
-/// An error means that the device is gone.
-fn read_tun(port: &mut Port, endpoint: &mut Endpoint, now: Time) -> io::Result<bool> {
-    for _ in 0..TUN_BATCH {
-        if !endpoint.wants_tun() {
-            return Ok(true);
-        }
-        let mut packet = endpoint.buffer();
-        let error = match port.tun.try_read(packet.spare_mut()) {
-            Ok(len) => {
-                packet.set_len(len);
-                match port.link {
-                    None => endpoint.enqueue(packet, now),
-                    Some((peer, link)) => endpoint.enqueue_on(peer, link, packet, now),
-                }
-                continue;
-            }
-            Err(error) => error,
-        };
-        endpoint.recycle(packet);
-        return match error.raw_os_error() {
-            _ if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Some(libc::EBADFD) => Err(error),
-            _ => {
-                // `EIO`: somebody has set the device down. There is no event for "up again" on the descriptor.
-                port.rests_until = Some(now + REST);
-                Ok(true)
-            }
-        };
-    }
-    Ok(false)
-}
-
-/// Takes inner packets from the core to the TUN device: that of the link over which they came, where it has its own.
-fn deliver<'a>(
-    ports: &'a [Port],
-    apart: Option<&'a Routing>,
-    counters: &'a mut IoCounters,
-) -> impl FnMut(Origin, &[u8]) + use<'a> {
-    move |from, packet| {
-        if let Some(routing) = apart {
-            let to = ip::destination(packet).and_then(|destination| routing.lookup(destination));
-            if to.is_some_and(|to| to != from.peer) {
-                counters.between_peers += 1;
-                return;
-            }
-        }
-        let is_its =
-            |port: &&Port| port.link.is_none_or(|(peer, link)| peer == from.peer && Some(link) == from.link);
-        let port = ports.iter().find(is_its);
-        if port.is_none_or(|port| port.tun.try_write(packet).is_err()) {
-            counters.tun_drops += 1;
-        }
     }
 }
 

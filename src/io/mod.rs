@@ -6,11 +6,13 @@
 
 pub mod driver;
 pub mod keeper;
+pub mod offload;
+mod port;
 pub mod timer;
 pub mod tun;
 pub mod udp;
 
-pub use driver::{Driver, IoCounters, TunGone};
+pub use driver::{ActiveOffloads, Driver, IoCounters, TunGone};
 pub use keeper::Keeper;
-pub use tun::{Tun, TunKind, TunOptions};
+pub use tun::{Offloads, Tun, TunKind, TunOptions};
 pub use udp::{Datagram, Ecn, RecvBatch, SendError, Socket, SocketOptions, Transmit};

@@ -7,6 +7,7 @@
 //! * With `vnet_hdr` the flag `IFF_VNET_HDR` is set, and every packet, read or written, begins with a
 //!   `struct virtio_net_hdr` ([`VNET_HDR_LEN`] bytes, the host's byte order).
 //! * `IFF_MULTI_QUEUE` is never set: one queue a device.
+//! * It never sets offloads (`TUNSETOFFLOAD`); that is done here, as far as the kernel knows them.
 //! * The name is read back from the kernel, so a pattern (`bond%d`) or no name at all works.
 //! * The device is not persistent: it goes when the last descriptor is closed, also after `kill -9`, unless
 //!   [`Tun::keep`] says otherwise.
@@ -17,13 +18,12 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use serde::Serialize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tun::AbstractDevice;
 
-/// Length of the header before every packet of a device with [`TunOptions::vnet_hdr`], in bytes
-/// (`sizeof(struct virtio_net_hdr)`, the kernel's default for `TUNGETVNETHDRSZ`).
-pub const VNET_HDR_LEN: usize = 10;
+pub use super::offload::HEADER_LEN as VNET_HDR_LEN;
 
 /// Longest interface name, in bytes (`IFNAMSIZ` without its terminating zero).
 pub const MAX_NAME_LEN: usize = 15;
@@ -87,10 +87,34 @@ pub struct TunOptions {
     pub vnet_hdr: bool,
 }
 
+/// What the kernel leaves to us, and takes from us, on a device with [`TunOptions::vnet_hdr`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Offloads {
+    /// Checksums that are still to be completed.
+    pub checksum: bool,
+    /// Super-packets of TCP.
+    pub tcp: bool,
+    /// Super-packets of UDP (Linux 6.2).
+    pub udp: bool,
+}
+
+// Flags of `TUNSETOFFLOAD` (linux/if_tun.h).
+const TUN_F_CSUM: libc::c_ulong = 0x01;
+const TUN_F_TSO4: libc::c_ulong = 0x02;
+const TUN_F_TSO6: libc::c_ulong = 0x04;
+const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
+const TUN_F_USO4: libc::c_ulong = 0x20;
+const TUN_F_USO6: libc::c_ulong = 0x40;
+
 impl TunOptions {
     /// A TUN device without offloads.
     pub fn new(name: impl Into<String>, mtu: u16) -> Self {
         TunOptions { name: name.into(), kind: TunKind::Tun, mtu, vnet_hdr: false }
+    }
+
+    /// A TUN device with whatever offloads the kernel knows.
+    pub fn with_offloads(name: impl Into<String>, mtu: u16) -> Self {
+        TunOptions { vnet_hdr: true, ..TunOptions::new(name, mtu) }
     }
 }
 
@@ -101,6 +125,7 @@ pub struct Tun {
     name: String,
     kind: TunKind,
     vnet_hdr: bool,
+    offloads: Offloads,
     /// It would outlive this process if that was killed.
     kept: bool,
 }
@@ -136,7 +161,8 @@ impl Tun {
         // SAFETY: a `File` keeps the one descriptor that it owns, and `Tun` never takes it out of the `AsyncFd`.
         let file = unsafe { AsyncFd::register_with_interest(File::from(fd), interest) }
             .map_err(|e| wrap("register it with the event loop", e.into()))?;
-        Ok(Tun { file, name, kind: options.kind, vnet_hdr: options.vnet_hdr, kept: false })
+        let offloads = if options.vnet_hdr { enable_offloads(file.get_ref()) } else { Offloads::default() };
+        Ok(Tun { file, name, kind: options.kind, vnet_hdr: options.vnet_hdr, offloads, kept: false })
     }
 
     /// Lets the device outlive this process if that is killed, with addresses and routes. Dropping it still removes it.
@@ -180,6 +206,11 @@ impl Tun {
     /// Whether every packet begins with a `struct virtio_net_hdr`.
     pub fn vnet_hdr(&self) -> bool {
         self.vnet_hdr
+    }
+
+    /// What was agreed on with the kernel.
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
     }
 
     /// As [`Tun::readable`], for a loop over several devices and sockets. It does not see that the device was deleted.
@@ -276,10 +307,28 @@ pub(super) fn remove_kept(name: &str) {
     }
 }
 
+/// Agrees on as much as this kernel knows. What it refuses costs speed only.
+fn enable_offloads(file: &File) -> Offloads {
+    let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+    let ladder = [
+        (tcp | TUN_F_USO4 | TUN_F_USO6, Offloads { checksum: true, tcp: true, udp: true }),
+        (tcp, Offloads { checksum: true, tcp: true, udp: false }),
+        (TUN_F_CSUM, Offloads { checksum: true, ..Offloads::default() }),
+    ];
+    for (flags, offloads) in ladder {
+        // SAFETY: the descriptor is open, and the argument is a plain number.
+        if unsafe { ioctl::tunsetoffload(file.as_raw_fd(), flags) }.is_ok() {
+            return offloads;
+        }
+    }
+    Offloads::default()
+}
+
 mod ioctl {
     #![allow(missing_docs)]
     nix::ioctl_read!(tungetiff, b'T', 210, libc::c_uint);
     nix::ioctl_write_int!(tunsetpersist, b'T', 203);
+    nix::ioctl_write_int!(tunsetoffload, b'T', 208);
     nix::ioctl_write_ptr!(tunsetcarrier, b'T', 226, libc::c_int);
 }
 

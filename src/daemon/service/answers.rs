@@ -89,6 +89,7 @@ impl Daemon {
             interfaces,
             links,
             peers,
+            offloads: self.driver.offloads(),
             io: self.driver.counters(),
             events: self.events.aged(now),
         };
