@@ -262,7 +262,7 @@ fn timeline() {
         world.timer_slack = setting("SLACK_US", 0) * 1000;
         world.run_until_ready();
         let ping = world.add_ping(10 * MILLI);
-        world.run_for(SECOND);
+        world.run_for(plan.idle);
         let start = world.now();
         let config = TcpConfig { algorithm: plan.algorithm, ecn: plan.ecn, ..TcpConfig::bulk(plan.sender) };
         let flows: Vec<usize> = (0..plan.flows).map(|_| world.add_tcp(config.clone())).collect();

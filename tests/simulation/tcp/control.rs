@@ -133,6 +133,7 @@ impl Control {
         self.on_congestion();
         if let Kind::Cubic(cubic) = &mut self.kind {
             cubic.epoch = None;
+            cubic.reduced = false;
         }
         self.window = 1.0;
     }
@@ -159,6 +160,8 @@ impl Control {
 struct Cubic {
     /// The window before the last reduction.
     w_max: f64,
+    /// The window has been reduced, so that something is known of the way.
+    reduced: bool,
     /// When the current congestion avoidance began.
     epoch: Option<Nanos>,
     /// The window then.
@@ -172,6 +175,8 @@ struct Cubic {
 
 const CUBIC_C: f64 = 0.4;
 const CUBIC_BETA: f64 = 0.7;
+/// Linux lets the window grow by 5 % a round trip after HyStart, until congestion is met for the first time.
+const INITIAL_GROWTH: f64 = 1.05;
 
 impl Cubic {
     fn growth(&mut self, acked: &Acked, window: f64, count: f64) -> f64 {
@@ -191,14 +196,17 @@ impl Cubic {
         };
         let t = seconds(acked.now.saturating_sub(epoch));
         let curve = |t: f64| CUBIC_C * (t - self.k).powi(3) + self.w_max;
-        let target = curve(t + seconds(acked.srtt)).clamp(window, 1.5 * window);
+        let least = if self.reduced { window } else { INITIAL_GROWTH * window };
+        let target = curve(t + seconds(acked.srtt)).clamp(least, 1.5 * window);
         let alpha = if self.reno < self.w_max { 3.0 * (1.0 - CUBIC_BETA) / (1.0 + CUBIC_BETA) } else { 1.0 };
         self.reno += alpha * count / window;
-        if curve(t) < self.reno { (self.reno - window).max(0.0) } else { (target - window) / window * count }
+        let growth = (target - window) / window * count;
+        if curve(t) < self.reno { growth.max(self.reno - window) } else { growth }
     }
 
     fn on_congestion(&mut self, window: f64) -> f64 {
         self.epoch = None;
+        self.reduced = true;
         // Fast convergence: a flow that meets congestion earlier than last time gives way to newcomers.
         self.w_max = if window < self.w_max { window * (1.0 + CUBIC_BETA) / 2.0 } else { window };
         (window * CUBIC_BETA).max(MIN_WINDOW)
