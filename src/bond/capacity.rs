@@ -31,7 +31,13 @@ const JITTER_SAMPLES: u32 = 24;
 const QUIET: f64 = 0.3;
 /// The share of delay jitter that the queue may add to the target.
 const TARGET_JITTER: f64 = 0.3;
+/// The part of a train's rate to begin with.
+const SEED_SHARE: f64 = 0.85;
+/// After a train the rate is about known, so it grows carefully at first.
+const SEEDED_DOUBLING: f64 = 0.3;
 const MIN_GAIN: f64 = 0.04;
+/// A link whose rate grows with more than this gain is far from full.
+const GROWING: f64 = 0.15;
 const MAX_GAIN: f64 = 0.5;
 const BACKOFF_LIMIT: f64 = 0.4;
 /// Time constant with which the rate follows its goal, in seconds.
@@ -44,7 +50,17 @@ const LOSS_LIMIT: f64 = 0.04;
 const BASE_STALE: Duration = Duration::from_secs(8);
 /// So much more than the queue must have drained in theory before it is taken for none.
 const DRAIN_PROOF: f64 = 1.3;
+/// A queue is above the target by this many times the noise of the delay before the line is taken to be busy.
+const BUSY_NOISE: f64 = 2.5;
+/// Length of the busy time whose rate is measured, in seconds.
+const BUSY_SPAN: f64 = 0.1;
+/// A rate this much above that of the busy line is too high.
+const TOO_FAST: f64 = 1.15;
 const HISTORY: usize = 256;
+/// A queue that was reported longer ago than this is taken to have drained.
+const FRESH: Duration = Duration::from_millis(200);
+/// A link that was offered something for less than this share of the time says nothing about its rate.
+const LEAST_OFFERED: f64 = 0.3;
 
 /// What the sender knows at the time of a report.
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +86,11 @@ pub struct Capacity {
     rate: f64,
     limit: Option<f64>,
     startup: bool,
+    /// How often the rate doubles in a round trip at the start.
+    doubling: f64,
     gain: f64,
     known: bool,
+    growing: bool,
     reference: Option<u32>,
     base: [Windowed<f64>; 2],
     last_delay: [Option<f64>; 2],
@@ -83,6 +102,10 @@ pub struct Capacity {
     /// Mean change of the one-way delay from report to report, in seconds.
     jitter: f64,
     jitter_samples: u32,
+    /// How far the delay of a quiet link is above the smallest, on average, in seconds.
+    noise: f64,
+    /// Expected delay of short and long packets, in ticks: without and with the queue of the last report.
+    expected: [Option<(u32, u32)>; 2],
     quiet_reports: u32,
     samples: VecDeque<Sample>,
     last: Option<(u32, u32)>,
@@ -91,6 +114,8 @@ pub struct Capacity {
     delivery: f64,
     peak: Windowed<f64>,
     congested: Option<Congestion>,
+    /// Seconds for which the line has been busy without a break, and bytes delivered in them.
+    busy: Option<(f64, f64)>,
     updated: Time,
 }
 
@@ -108,8 +133,10 @@ impl Capacity {
             rate: INITIAL_RATE,
             limit: None,
             startup: true,
+            doubling: 1.0,
             gain: MIN_GAIN,
             known: false,
+            growing: false,
             reference: None,
             base: [Windowed::smallest(Duration::from_secs(30)), Windowed::smallest(Duration::from_secs(30))],
             last_delay: [None; 2],
@@ -119,6 +146,8 @@ impl Capacity {
             queue_delay: 0.0,
             jitter: 0.0,
             jitter_samples: 0,
+            noise: 0.0,
+            expected: [None; 2],
             quiet_reports: 0,
             samples: VecDeque::new(),
             last: None,
@@ -127,6 +156,7 @@ impl Capacity {
             delivery: 0.0,
             peak: Windowed::largest(Duration::from_secs(10)),
             congested: None,
+            busy: None,
             updated: now,
         };
         capacity.set_limit(limit);
@@ -149,6 +179,11 @@ impl Capacity {
         self.known
     }
 
+    /// The rate is full of data and rises quickly, so that the link can carry more than now.
+    pub fn is_growing(&self) -> bool {
+        self.growing
+    }
+
     /// The queue at the bottleneck.
     pub fn queue_delay(&self) -> Duration {
         Duration::from_secs_f64(self.queue_delay.clamp(0.0, 60.0))
@@ -159,19 +194,50 @@ impl Capacity {
         Duration::from_secs_f64(self.jitter.clamp(0.0, 60.0))
     }
 
-    /// Smallest one-way delay of short or long packets, in wire ticks of an unknown offset that is the same for all
-    /// links of a session.
-    pub fn base_delay(&self, long: bool) -> Option<u32> {
-        let own = self.base[usize::from(long)].get();
-        let base = own.or_else(|| self.base[usize::from(!long)].get())?;
-        let ticks = (base * 1e9 / TICK_NANOS as f64) as i64;
-        Some((i64::from(self.reference?) + ticks).rem_euclid(i64::from(super::wire::TICKS)) as u32)
+    /// One-way delay that a short or long packet sent now can expect, in wire ticks of an unknown offset that is the
+    /// same for all links of a session.
+    pub fn delay(&self, long: bool, now: Time) -> Option<u32> {
+        let fresh = now.since(self.updated) < FRESH;
+        self.expected[usize::from(long)].map(|(quiet, queued)| if fresh { queued } else { quiet })
+    }
+
+    /// Prepares the answers of [`Capacity::delay`], which is asked for every packet.
+    fn expect(&mut self) {
+        let Some(reference) = self.reference else {
+            self.expected = [None; 2];
+            return;
+        };
+        let ticks = |seconds: f64| {
+            let ticks = (seconds * 1e9 / TICK_NANOS as f64) as i64;
+            (i64::from(reference) + ticks).rem_euclid(i64::from(super::wire::TICKS)) as u32
+        };
+        let base = [self.base[0].get(), self.base[1].get()];
+        for (class, expected) in self.expected.iter_mut().enumerate() {
+            *expected = base[class].or(base[1 - class]).map(|base| {
+                let quiet = base + self.noise;
+                (ticks(quiet), ticks(base + self.noise.max(self.queue_delay)))
+            });
+        }
+    }
+
+    /// Learns the delays from a report on packets of a train, which queue on purpose.
+    pub fn report_train(&mut self, report: &Report<'_>, now: Time) {
+        self.updated = now;
+        self.quiet_reports = 0;
+        self.enter_delays(report, now);
+        self.queue.clear();
+        self.queue_delay = 0.0;
+        self.samples.clear();
+        self.last = Some((report.received, report.bytes));
+        self.busy = None;
+        self.expect();
     }
 
     /// A train of packets arrived at this rate, in bytes a second: a first guess.
     pub fn seed(&mut self, rate: f64) {
         if !self.known && self.startup {
-            self.rate = self.rate.max(0.85 * rate);
+            self.rate = SEED_SHARE * rate;
+            self.doubling = SEEDED_DOUBLING;
             self.bound();
         }
     }
@@ -185,6 +251,7 @@ impl Capacity {
         self.reference = None;
         self.congested = None;
         self.base_met = now;
+        self.expect();
     }
 
     /// Learns from a report.
@@ -192,8 +259,10 @@ impl Capacity {
         let elapsed = now.since(self.updated).as_secs_f64().min(0.2);
         self.updated = now;
         self.quiet_reports = if self.was_quiet(report) { self.quiet_reports.saturating_add(1) } else { 0 };
-        self.enter_delays(report, now);
-        self.enter_delivery(report, context, now);
+        let above = self.enter_delays(report, now);
+        self.expect();
+        let delivered = self.enter_delivery(report, context, now);
+        self.watch_busy(above, delivered);
         let span = context.rtt.max(0.08) + (40.0 * self.jitter).min(0.25);
         let Some((delivery, idle)) = self.delivery_over(span) else { return };
         self.delivery = delivery;
@@ -207,7 +276,7 @@ impl Capacity {
         f64::from(report.bytes.wrapping_sub(bytes)) < QUIET * self.rate * time
     }
 
-    fn enter_delays(&mut self, report: &Report<'_>, now: Time) {
+    fn enter_delays(&mut self, report: &Report<'_>, now: Time) -> Option<f64> {
         // A queue of ours from before may still drain at the first quiet report.
         let quiet = self.quiet_reports >= 2;
         let mut above: Option<f64> = None;
@@ -222,13 +291,15 @@ impl Capacity {
                 self.jitter_samples = (self.jitter_samples + 1).min(JITTER_SAMPLES);
                 let change = (value - last).abs().min(MAX_JITTER);
                 self.jitter += (change - self.jitter) / f64::from(self.jitter_samples);
+                let excess = self.base[class].get().map_or(0.0, |base| (value - base).clamp(0.0, MAX_JITTER));
+                self.noise += (excess - self.noise) / f64::from(self.jitter_samples);
             }
             self.base[class].push(value, now);
             let base = self.base[class].get().unwrap_or(value);
             let excess = value - base;
             above = Some(above.map_or(excess, |a: f64| a.min(excess)));
         }
-        let Some(above) = above else { return };
+        let above = above?;
         self.queue.push_back((now, above));
         let keep = Duration::from_secs_f64(0.02 + (30.0 * self.jitter).min(0.25));
         while self.queue.len() > 1 && self.queue.front().is_some_and(|(at, _)| now.since(*at) > keep) {
@@ -238,16 +309,22 @@ impl Capacity {
         if self.queue_delay < 0.001 {
             self.base_met = now;
         }
+        Some(above)
     }
 
-    fn enter_delivery(&mut self, report: &Report<'_>, context: Context, now: Time) {
+    /// Returns the seconds and bytes since the report before.
+    fn enter_delivery(&mut self, report: &Report<'_>, context: Context, now: Time) -> Option<(f64, f64)> {
+        let mut delivered = None;
         if let Some((ticks, bytes)) = self.last {
             let step = tick_distance(report.received, ticks);
             if step <= 0 {
-                return;
+                return None;
             }
-            self.received += f64::from(step) * TICK_NANOS as f64 / 1e9;
-            self.bytes += f64::from(report.bytes.wrapping_sub(bytes));
+            let step =
+                (f64::from(step) * TICK_NANOS as f64 / 1e9, f64::from(report.bytes.wrapping_sub(bytes)));
+            self.received += step.0;
+            self.bytes += step.1;
+            delivered = Some(step);
         }
         self.last = Some((report.received, report.bytes));
         self.samples.push_back(Sample {
@@ -259,6 +336,41 @@ impl Capacity {
         if self.samples.len() > HISTORY {
             self.samples.pop_front();
         }
+        delivered
+    }
+
+    /// While even the quickest packet of each report has queued, the line was busy all the time, and what it delivered
+    /// is its rate, whatever was offered.
+    fn watch_busy(&mut self, above: Option<f64>, delivered: Option<(f64, f64)>) {
+        let Some(above) = above else { return };
+        if above < self.target() + BUSY_NOISE * self.noise {
+            self.busy = None;
+            return;
+        }
+        match (&mut self.busy, delivered) {
+            (Some((time, bytes)), Some((step, more))) => {
+                if *time > BUSY_SPAN {
+                    *time /= 2.0;
+                    *bytes /= 2.0;
+                }
+                *time += step;
+                *bytes += more;
+            }
+            (busy, _) => *busy = Some((0.0, 0.0)),
+        }
+    }
+
+    /// The rate of the line as seen while it was busy.
+    fn busy_rate(&self) -> Option<f64> {
+        self.busy
+            .filter(|(time, bytes)| *time >= 0.015 && *bytes >= 6.0 * PACKET)
+            .map(|(time, bytes)| bytes / time)
+    }
+
+    /// The aimed-at queue, in seconds.
+    fn target(&self) -> f64 {
+        let fastest = self.peak.get().unwrap_or(self.rate).max(MIN_RATE);
+        MIN_TARGET.max(TARGET_PACKETS * PACKET / fastest) + TARGET_JITTER * self.jitter
     }
 
     /// Delivery rate over the last `span` seconds, and the share of that time in which nothing was offered.
@@ -279,24 +391,35 @@ impl Capacity {
 
     fn steer(&mut self, delivery: f64, idle: f64, context: Context, span: f64, elapsed: f64, now: Time) {
         self.peak.push(delivery, now);
-        let fastest = self.peak.get().unwrap_or(delivery).max(MIN_RATE);
-        let target = MIN_TARGET.max(TARGET_PACKETS * PACKET / fastest) + TARGET_JITTER * self.jitter;
+        let target = self.target();
         let queue = self.queue_delay;
         self.watch_for_longer_path(queue, target, context, elapsed, now);
         let full = idle < FULL_IDLE;
-        if !full && queue < 2.0 * target {
+        if let Some(busy) = self.busy_rate()
+            && self.rate > TOO_FAST * busy
+        {
+            self.rate = busy;
+            self.startup = false;
+            self.known = true;
+            self.bound();
+        }
+        // Delays of a link that is mostly idle are those of other people's packets, or of the air.
+        self.growing = full && queue < target && (self.startup || self.gain > GROWING);
+        if !full && (queue < 2.0 * target + self.noise || 1.0 - idle < LEAST_OFFERED) {
             return;
         }
         if self.startup {
             if queue < target && context.loss < LOSS_LIMIT {
-                let grown = self.rate * (elapsed / context.rtt.max(0.01)).min(1.0).exp2();
-                let ceiling = 2.2 * delivery / (1.0 - idle.min(0.5));
+                let trips = (elapsed / context.rtt.max(0.01)).min(1.0);
+                let grown = self.rate * (trips * self.doubling).exp2();
+                self.doubling = (self.doubling * 1.5f64.powf(trips)).min(1.0);
+                let ceiling = 2.2 * delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED));
                 self.rate = self.rate.max(grown.min(ceiling));
                 self.bound();
                 return;
             }
             self.startup = false;
-            self.rate = self.rate.min(delivery / (1.0 - idle.min(0.5)));
+            self.rate = self.rate.min(delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)));
         }
         self.known = true;
         let growth = if self.drain(queue, target, context, now) {
@@ -309,7 +432,7 @@ impl Capacity {
             self.gain = MIN_GAIN;
             (0.5 * (target - queue) / (context.rtt + 0.03)).max(-BACKOFF_LIMIT)
         };
-        let goal = delivery / (1.0 - idle.min(0.5)) * (1.0 + growth);
+        let goal = delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)) * (1.0 + growth);
         self.rate += (goal - self.rate) * (1.0 - (-elapsed / FOLLOW).exp());
         self.bound();
     }

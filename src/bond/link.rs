@@ -4,6 +4,7 @@
 //! after one. It is *suspect* as soon as something that was sent should have been reported and was not, and *down*
 //! when it stays silent.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -37,13 +38,23 @@ pub enum LinkState {
 const REPORT_MARGIN: Duration = Duration::from_millis(40);
 /// A suspect link is down after this, or after four round trips.
 const SUSPECT_LIMIT: Duration = Duration::from_millis(1_000);
+/// For so long a link that was cut is expected back.
+const CUT_HOPE: Duration = Duration::from_secs(6);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_millis(1_000);
 /// Packets and size of the train that shows a link's rate when it joins.
 const TRAIN_LENGTH: u8 = 10;
 const TRAIN_PACKET: usize = 1_200;
+/// If that train took much less than this many seconds, a second one that should take as long follows, of so many
+/// packets at the most.
+const TRAIN_TIME: f64 = 0.025;
+const LONG_TRAIN: u8 = 60;
+/// A train's answer is waited for so long and two round trips.
+const TRAIN_LIMIT: Duration = Duration::from_millis(300);
 /// A second address of the other end is challenged no more often than this.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
+/// Bytes that tunnel, UDP and IPv4 add to a packet on the line.
+const LINE_OVERHEAD: usize = super::wire::OVERHEAD + 28;
 /// Frames waiting to be sent take at most so many bytes.
 const MAX_FRAMES: usize = 1_024;
 
@@ -143,6 +154,8 @@ pub struct Link {
     pub rtt: RoundTrip,
     /// What size of packet it carries.
     pub mtu: MtuSearch,
+    /// Data that goes out as soon as the pacer lets it.
+    pub staged: Staged,
     /// Counters since the link exists.
     pub sent: Counters,
     /// Rate of what was sent.
@@ -152,6 +165,8 @@ pub struct Link {
     state: LinkState,
     reason: &'static str,
     since: Time,
+    /// When it was up last.
+    silent_since: Time,
     validation: Option<Validation>,
     frames: Vec<u8>,
     direct: Vec<(Path, Vec<u8>)>,
@@ -160,10 +175,51 @@ pub struct Link {
     keepalive: Duration,
     heard: Time,
     trains: u8,
+    train_length: u8,
     train_left: u8,
+    /// When the answer to the last train is waited for no longer.
+    train_until: Option<Time>,
     changes: Vec<(LinkState, &'static str)>,
     /// What was in flight when the link lost its path; the other links are to carry it.
     orphans: Vec<Outgoing>,
+}
+
+/// Data that the scheduler has given to a link and that its pacer has not let go yet.
+#[derive(Default)]
+pub struct Staged {
+    packets: VecDeque<Outgoing>,
+    bytes: usize,
+}
+
+impl Staged {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Bytes on the line, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a packet behind the others.
+    pub fn push(&mut self, outgoing: Outgoing) {
+        self.bytes += outgoing.packet.len() + LINE_OVERHEAD;
+        self.packets.push_back(outgoing);
+    }
+
+    /// Takes the packet that is next.
+    pub fn pop(&mut self) -> Option<Outgoing> {
+        let outgoing = self.packets.pop_front()?;
+        self.bytes -= outgoing.packet.len() + LINE_OVERHEAD;
+        Some(outgoing)
+    }
+
+    /// Takes all of them.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Outgoing> + '_ {
+        self.bytes = 0;
+        self.packets.drain(..)
+    }
 }
 
 /// What went over a link, with IP and UDP headers.
@@ -188,6 +244,7 @@ impl Link {
             settings,
             hello,
             path: None,
+            staged: Staged::default(),
             flight: Flight::new(),
             capacity,
             rtt: RoundTrip::new(),
@@ -197,6 +254,7 @@ impl Link {
             state: LinkState::Down,
             reason: "no session yet",
             since: now,
+            silent_since: now,
             validation: None,
             frames: Vec::new(),
             direct: Vec::new(),
@@ -205,7 +263,9 @@ impl Link {
             keepalive,
             heard: now,
             trains: 0,
+            train_length: 0,
             train_left: 0,
+            train_until: None,
             changes: Vec::new(),
             orphans: Vec::new(),
         }
@@ -229,6 +289,18 @@ impl Link {
     /// Data may be sent on it.
     pub fn is_usable(&self) -> bool {
         self.state == LinkState::Up
+    }
+
+    /// It will carry more than now in a moment: its rate is still being found out, or it was cut a short time ago, and
+    /// most cuts are short.
+    pub fn may_carry_more(&self, now: Time) -> bool {
+        match self.state {
+            LinkState::Up => self.capacity.is_growing(),
+            LinkState::Suspect | LinkState::Down => {
+                self.capacity.is_known() && now.since(self.silent_since) < CUT_HOPE
+            }
+            LinkState::Disabled | LinkState::Joining => false,
+        }
     }
 
     /// The state changes since the last call.
@@ -283,7 +355,8 @@ impl Link {
 
     /// A new session lineage: packet numbers start again.
     pub fn restart(&mut self, now: Time) -> Vec<Outgoing> {
-        let lost: Vec<_> = std::mem::take(&mut self.flight).take_all().collect();
+        let mut lost: Vec<_> = std::mem::take(&mut self.flight).take_all().collect();
+        lost.extend(self.staged.take_all());
         self.frames.clear();
         self.direct.clear();
         self.pacer = Pacer::new(self.capacity.rate(), now);
@@ -371,8 +444,12 @@ impl Link {
             idle: self.pacer.idle(now).as_secs_f64(),
             loss: self.loss,
         };
-        self.capacity.report(report, context, now);
-        self.pacer.set_rate(self.capacity.rate());
+        if self.is_training(now) {
+            self.capacity.report_train(report, now);
+        } else {
+            self.capacity.report(report, context, now);
+            self.pacer.set_rate(self.capacity.rate());
+        }
         if settled.packets > 0
             && matches!(self.state, LinkState::Suspect | LinkState::Down)
             && self.path.is_some()
@@ -381,11 +458,21 @@ impl Link {
         }
     }
 
-    /// A train arrived: `bytes` in `ticks` after its first packet.
-    pub fn train_reply(&mut self, bytes: u32, ticks: u32) {
+    /// The train `id` arrived: `bytes` in `ticks` after its first packet.
+    pub fn train_reply(&mut self, id: u8, bytes: u32, ticks: u32, now: Time) {
+        if id != self.trains {
+            return;
+        }
+        self.train_until = None;
         let seconds = f64::from(ticks.max(1)) * super::wire::TICK_NANOS as f64 / 1e9;
-        self.capacity.seed(f64::from(bytes) / seconds);
+        let rate = f64::from(bytes) / seconds;
+        self.capacity.seed(rate);
         self.pacer.set_rate(self.capacity.rate());
+        // A short train on a quick line, or between two moods of a radio, says little: a longer one follows.
+        let packets = (rate * TRAIN_TIME / TRAIN_PACKET as f64) as u8;
+        if packets > TRAIN_LENGTH && !self.capacity.is_known() && self.train_length == TRAIN_LENGTH {
+            self.start_train(packets.min(LONG_TRAIN), now);
+        }
     }
 
     /// When [`Link::tick`] wants to be called.
@@ -411,6 +498,7 @@ impl Link {
                 if self.flight.oldest_unanswered().is_some_and(|sent| now.since(sent) >= overdue) {
                     self.enter(LinkState::Suspect, "no answer within the expected time", now);
                     lost.extend(self.flight.take_all());
+                    lost.extend(self.staged.take_all());
                     self.retry = FIRST_RETRY;
                     self.next_probe = Some(now);
                 }
@@ -463,9 +551,10 @@ impl Link {
             return Some((Frame::MtuProbe { size }, usize::from(size)));
         }
         if self.state == LinkState::Up && self.train_left > 0 {
-            let index = TRAIN_LENGTH - self.train_left;
+            let index = self.train_length - self.train_left;
             self.train_left -= 1;
-            return Some((Frame::Train { id: self.trains, index, count: TRAIN_LENGTH }, TRAIN_PACKET));
+            let train = Frame::Train { id: self.trains, index, count: self.train_length };
+            return Some((train, TRAIN_PACKET));
         }
         None
     }
@@ -491,7 +580,7 @@ impl Link {
         self.validation = None;
         self.next_probe = None;
         self.enter(LinkState::Down, "the other end uses it no more", now);
-        self.flight.take_all().collect()
+        self.flight.take_all().chain(self.staged.take_all()).collect()
     }
 
     /// The session is gone; the link waits for the next.
@@ -540,13 +629,25 @@ impl Link {
         self.next_probe = Some(now);
         self.retry = FIRST_RETRY;
         if !self.capacity.is_known() {
-            self.trains = self.trains.wrapping_add(1);
-            self.train_left = TRAIN_LENGTH;
+            self.start_train(TRAIN_LENGTH, now);
         }
+    }
+
+    fn start_train(&mut self, length: u8, now: Time) {
+        self.train_until = Some(now + self.rtt.smoothed_or(TRAIN_LIMIT) * 2 + TRAIN_LIMIT);
+        self.trains = self.trains.wrapping_add(1);
+        self.train_length = length;
+        self.train_left = length;
+    }
+
+    /// A train is on its way, so that the delays are not those of the data.
+    fn is_training(&self, now: Time) -> bool {
+        self.train_until.is_some_and(|until| now < until)
     }
 
     fn orphan_flight(&mut self) {
         self.orphans.extend(self.flight.take_all());
+        self.orphans.extend(self.staged.take_all());
     }
 
     fn suspect_limit(&self) -> Duration {
@@ -562,6 +663,9 @@ impl Link {
     fn enter(&mut self, state: LinkState, reason: &'static str, now: Time) {
         if self.state == state && self.reason == reason {
             return;
+        }
+        if self.state == LinkState::Up {
+            self.silent_since = now;
         }
         self.state = state;
         self.reason = reason;

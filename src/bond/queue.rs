@@ -15,6 +15,8 @@ use super::{LinkId, Time};
 pub struct QueueConfig {
     /// CoDel's acceptable standing delay.
     pub target: Duration,
+    /// The same while the queue is [relaxed](Queue::relax).
+    pub relaxed_target: Duration,
     /// CoDel's interval.
     pub interval: Duration,
     /// Packets in all flows.
@@ -29,6 +31,7 @@ impl Default for QueueConfig {
     fn default() -> Self {
         QueueConfig {
             target: Duration::from_millis(40),
+            relaxed_target: Duration::from_millis(400),
             interval: Duration::from_millis(160),
             max_packets: 4_096,
             max_bytes: 4 << 20,
@@ -45,8 +48,6 @@ pub struct Head<'a> {
     pub info: &'a PacketInfo,
     /// The only link that may carry it.
     pub pinned: Option<LinkId>,
-    /// Packets of its flow that wait, with this one.
-    pub queued: usize,
     /// How long it has waited.
     pub waited: Duration,
     /// Its flow sends less than its share.
@@ -92,6 +93,7 @@ pub struct Queue {
     bytes: usize,
     drops: u64,
     marks: u64,
+    relaxed: bool,
 }
 
 impl Queue {
@@ -107,7 +109,14 @@ impl Queue {
             bytes: 0,
             drops: 0,
             marks: 0,
+            relaxed: false,
         }
+    }
+
+    /// Whether a long queue is tolerated, because the links will carry more in a moment: a drop would cost the inner
+    /// senders more than the wait.
+    pub fn relax(&mut self, relaxed: bool) {
+        self.relaxed = relaxed;
     }
 
     /// Packets that wait.
@@ -188,7 +197,6 @@ impl Queue {
             packet: &waiting.packet,
             info: &waiting.info,
             pinned: waiting.pinned,
-            queued: flow.packets.len(),
             waited: now.since(waiting.since),
             sparse,
         })
@@ -243,7 +251,8 @@ impl Queue {
 
     /// CoDel's dequeue (RFC 8289, 5.5): drops from the front of a flow what must go.
     fn control_delay(&mut self, bucket: u16, now: Time, pool: &mut Pool) {
-        let (target, interval) = (self.config.target, self.config.interval);
+        let target = if self.relaxed { self.config.relaxed_target } else { self.config.target };
+        let interval = self.config.interval;
         let Some(flow) = self.flows.get_mut(&bucket) else { return };
         let mut may_drop = flow.codel.should_drop(flow.packets.front(), flow.bytes, target, interval, now);
         if flow.codel.dropping {

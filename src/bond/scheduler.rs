@@ -63,6 +63,10 @@ pub struct Candidate {
     pub link: LinkId,
     /// When its pacer lets the next packet go.
     pub free: Time,
+    /// How long what is staged for it takes to send.
+    pub staged: Duration,
+    /// Bytes a second.
+    pub rate: u64,
     /// One-way delay for this packet once it goes, in nanoseconds of an offset that is the same for all links.
     pub delay: i64,
     /// Links with the lowest number are used first.
@@ -72,8 +76,14 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// When a packet arrives that goes ahead of what is staged.
     fn arrival(&self, now: Time) -> i64 {
         self.delay.saturating_add(self.free.max(now).as_nanos() as i64)
+    }
+
+    /// When a packet arrives that goes behind what is staged.
+    fn arrival_in_turn(&self, now: Time) -> i64 {
+        self.arrival(now).saturating_add(self.staged.as_nanos() as i64)
     }
 }
 
@@ -82,8 +92,6 @@ impl Candidate {
 pub struct Head {
     /// Hash of its flow.
     pub hash: u32,
-    /// Packets of its flow that wait, with this one.
-    pub queued: usize,
     /// How long it has waited.
     pub waited: Duration,
     /// Its flow sends little.
@@ -95,14 +103,18 @@ pub struct Head {
 pub enum Choice {
     /// Send it on this link now.
     Send(LinkId),
+    /// It is the next on this link behind what is staged there.
+    Stage(LinkId),
     /// Its link is busy until then.
     Wait(Time),
 }
 
-/// A flow with so many packets waiting is a backlog.
-const BACKLOG: usize = 3;
-/// So is a packet that has waited for so long.
-const PATIENCE: Duration = Duration::from_millis(2);
+/// A quick link's packets wait for those of slower links for at most so long.
+const MAX_STAGE: Duration = Duration::from_millis(300);
+/// A link that is slower by no more than this is always waited for,
+const CHEAP_DELAY: i64 = 20_000_000;
+/// one that is slower by more only when it has this part of the rate of the quicker ones.
+const WORTH: u64 = 12;
 /// A single packet goes ahead of the pacer by at most this.
 const AHEAD: Duration = Duration::from_millis(6);
 /// Links of the next priority help when a packet has waited for so long.
@@ -136,13 +148,13 @@ impl Scheduler {
     pub fn choose(&mut self, candidates: &[Candidate], head: &Head, now: Time) -> Option<Choice> {
         let first = candidates.iter().map(|c| c.priority).min()?;
         let choice = self.choose_in_tier(candidates, first, head, now)?;
-        if matches!(choice, Choice::Send(_)) || head.waited < SPILL {
+        if !matches!(choice, Choice::Wait(_)) || head.waited < SPILL {
             return Some(choice);
         }
         let next = candidates.iter().map(|c| c.priority).filter(|p| *p > first).min();
         match next.and_then(|tier| self.choose_in_tier(candidates, tier, head, now)) {
-            Some(Choice::Send(link)) => Some(Choice::Send(link)),
-            _ => Some(choice),
+            None | Some(Choice::Wait(_)) => Some(choice),
+            next => next,
         }
     }
 
@@ -185,22 +197,38 @@ impl Scheduler {
     }
 }
 
+/// A single packet takes the link on which it arrives first. So does each packet of a backlog, counting what is staged
+/// already; a quick link accepts so much ahead of its pacer that its packets arrive no later than those that the
+/// slowest link gets now. So every link is busy, and packets arrive nearly in the order in which they leave the queue.
 fn adaptive<'a>(
     links: impl Iterator<Item = &'a Candidate> + Clone,
     head: &Head,
     now: Time,
 ) -> Option<Choice> {
-    let best = links.clone().min_by_key(|c| c.arrival(now))?;
-    let backlog = head.queued >= BACKLOG || head.waited >= PATIENCE;
-    if head.sparse && best.free <= now + AHEAD || best.free <= now {
-        return Some(Choice::Send(best.link));
+    if head.sparse {
+        let best = links.min_by_key(|c| c.arrival(now))?;
+        return Some(if best.free <= now + AHEAD {
+            Choice::Send(best.link)
+        } else {
+            Choice::Wait(best.free - AHEAD)
+        });
     }
-    if !backlog {
-        return Some(Choice::Wait(best.free.min(now + PATIENCE)));
-    }
-    match links.clone().filter(|c| c.free <= now).min_by_key(|c| c.delay) {
-        Some(free) => Some(Choice::Send(free.link)),
-        None => links.map(|c| c.free).min().map(Choice::Wait),
+    let quickest = links.clone().map(|c| c.delay).min()?;
+    let worth = |c: &&Candidate| {
+        let quicker = || links.clone().filter(|other| other.delay < c.delay).map(|other| other.rate);
+        c.delay - quickest <= CHEAP_DELAY || c.rate.saturating_mul(WORTH) >= quicker().sum()
+    };
+    let slowest = links.clone().filter(worth).map(|c| c.delay).max()?;
+    // When the link accepts the next packet.
+    let opens = |c: &Candidate| {
+        let lead = Duration::from_nanos(u64::try_from(slowest - c.delay).unwrap_or(0)).min(MAX_STAGE);
+        c.free + c.staged - lead
+    };
+    let worthy = || links.clone().filter(worth);
+    match worthy().filter(|c| opens(c) <= now).min_by_key(|c| c.arrival_in_turn(now)) {
+        Some(best) if best.free <= now && best.staged.is_zero() => Some(Choice::Send(best.link)),
+        Some(best) => Some(Choice::Stage(best.link)),
+        None => worthy().map(opens).min().map(Choice::Wait),
     }
 }
 
@@ -220,14 +248,20 @@ mod tests {
         Candidate {
             link: id,
             free: Time::from_millis(free_ms),
+            staged: Duration::ZERO,
+            rate: 1_000_000,
             delay: delay_ms * 1_000_000,
             priority: 0,
             weight: 1,
         }
     }
 
-    fn head(queued: usize, sparse: bool) -> Head {
-        Head { hash: 7, queued, waited: Duration::ZERO, sparse }
+    fn head(sparse: bool) -> Head {
+        Head { hash: 7, waited: Duration::ZERO, sparse }
+    }
+
+    fn staged(link: Candidate, ms: u64) -> Candidate {
+        Candidate { staged: Duration::from_millis(ms), ..link }
     }
 
     const NOW: Time = Time::from_millis(100);
@@ -235,26 +269,35 @@ mod tests {
     #[test]
     fn a_single_packet_takes_the_link_on_which_it_arrives_first() {
         let mut scheduler = Scheduler::default();
-        let links = [link(0, 0, 50), link(1, 0, 15)];
-        assert_eq!(scheduler.choose(&links, &head(1, true), NOW), Some(Choice::Send(1)));
+        let links = [link(0, 0, 50), staged(link(1, 0, 15), 30)];
+        assert_eq!(scheduler.choose(&links, &head(true), NOW), Some(Choice::Send(1)));
         let links = [link(0, 0, 20), link(1, 110, 15)];
-        assert_eq!(scheduler.choose(&links, &head(1, true), NOW), Some(Choice::Send(0)));
+        assert_eq!(scheduler.choose(&links, &head(true), NOW), Some(Choice::Send(0)));
+        let links = [link(0, 0, 90), link(1, 110, 15)];
+        let wait = Some(Choice::Wait(Time::from_millis(104)));
+        assert_eq!(scheduler.choose(&links, &head(true), NOW), wait, "the slow link would be later still");
     }
 
     #[test]
-    fn a_backlog_takes_any_free_link_and_otherwise_waits() {
+    fn a_backlog_is_staged_until_the_slow_link_is_as_quick() {
         let mut scheduler = Scheduler::default();
-        let links = [link(0, 0, 90), link(1, 101, 15)];
-        assert_eq!(scheduler.choose(&links, &head(9, false), NOW), Some(Choice::Send(0)));
-        assert_eq!(
-            scheduler.choose(&links, &head(1, false), NOW),
-            Some(Choice::Wait(Time::from_millis(101)))
-        );
-        let links = [link(0, 103, 90), link(1, 101, 15)];
-        assert_eq!(
-            scheduler.choose(&links, &head(9, false), NOW),
-            Some(Choice::Wait(Time::from_millis(101)))
-        );
+        let mut choose = |links: [Candidate; 2]| scheduler.choose(&links, &head(false), NOW);
+        assert_eq!(choose([link(0, 0, 90), link(1, 0, 15)]), Some(Choice::Send(1)));
+        assert_eq!(choose([link(0, 0, 90), link(1, 101, 15)]), Some(Choice::Stage(1)));
+        assert_eq!(choose([link(0, 0, 90), staged(link(1, 101, 15), 73)]), Some(Choice::Stage(1)));
+        assert_eq!(choose([link(0, 0, 90), staged(link(1, 101, 15), 75)]), Some(Choice::Send(0)));
+        let full = [link(0, 103, 90), staged(link(1, 101, 15), 75)];
+        assert_eq!(choose(full), Some(Choice::Wait(Time::from_millis(101))));
+    }
+
+    #[test]
+    fn a_slow_link_that_adds_little_is_not_waited_for() {
+        let mut scheduler = Scheduler::default();
+        let links = [Candidate { rate: 50_000, ..link(0, 0, 90) }, link(1, 101, 15)];
+        let wait = Some(Choice::Wait(Time::from_millis(101)));
+        assert_eq!(scheduler.choose(&links, &head(false), NOW), wait);
+        let links = [Candidate { rate: 50_000, ..link(0, 0, 30) }, link(1, 101, 15)];
+        assert_eq!(scheduler.choose(&links, &head(false), NOW), Some(Choice::Stage(1)));
     }
 
     #[test]
@@ -267,7 +310,7 @@ mod tests {
                 (0..3).map(|i| Candidate { weight: weights[i], ..link(i as u8, 0, 10) }).collect();
             let mut counts = [0; 3];
             for _ in 0..600 {
-                match scheduler.choose(&links, &head(9, false), NOW) {
+                match scheduler.choose(&links, &head(false), NOW) {
                     Some(Choice::Send(id)) => counts[usize::from(id)] += 1,
                     other => panic!("{other:?}"),
                 }
@@ -281,7 +324,7 @@ mod tests {
         let mut scheduler = Scheduler::new(Policy::Flow);
         let three = [link(0, 0, 1), link(1, 0, 1), link(2, 0, 1)];
         for hash in 0..200u32 {
-            let head = Head { hash: hash.wrapping_mul(0x9e37_79b9), ..head(1, false) };
+            let head = Head { hash: hash.wrapping_mul(0x9e37_79b9), ..head(false) };
             let Some(Choice::Send(id)) = scheduler.choose(&three, &head, NOW) else { panic!() };
             let rest: Vec<_> = three.iter().filter(|c| c.link != (id + 1) % 3).copied().collect();
             assert_eq!(scheduler.choose(&rest, &head, NOW), Some(Choice::Send(id)));
@@ -292,7 +335,7 @@ mod tests {
     fn a_link_of_low_priority_helps_only_when_packets_wait() {
         let mut scheduler = Scheduler::default();
         let links = [link(0, 130, 15), Candidate { priority: 1, ..link(1, 0, 5) }];
-        let mut head = head(50, false);
+        let mut head = head(false);
         assert!(matches!(scheduler.choose(&links, &head, NOW), Some(Choice::Wait(_))));
         head.waited = SPILL;
         assert_eq!(scheduler.choose(&links, &head, NOW), Some(Choice::Send(1)));

@@ -47,7 +47,7 @@ pub struct Sender {
     classifier: Classifier,
     queue: Queue,
     pool: Pool,
-    sequences: Vec<u32>,
+    flows: Vec<FlowState>,
     resends: VecDeque<Outgoing>,
     /// Scheduled already: copies, fragments, and what did not fit into the last batch.
     planned: VecDeque<(LinkId, Outgoing)>,
@@ -55,6 +55,15 @@ pub struct Sender {
     candidates: Vec<Candidate>,
     lost: Vec<Outgoing>,
     frames: Vec<u8>,
+}
+
+/// What the sender knows of a flow bucket.
+#[derive(Clone, Copy, Default)]
+struct FlowState {
+    /// The next sequence number.
+    next: u32,
+    /// Packets that are staged on a link.
+    staged: u16,
 }
 
 impl Sender {
@@ -71,7 +80,7 @@ impl Sender {
             classifier: Classifier::new(seed),
             queue: Queue::new(QueueConfig::default()),
             pool: Pool::new(POOL),
-            sequences: Vec::new(),
+            flows: Vec::new(),
             resends: VecDeque::new(),
             planned: VecDeque::new(),
             wake: None,
@@ -103,6 +112,7 @@ impl Sender {
         if let Some(at) = self.links.iter().position(|l| l.id == id) {
             let mut link = self.links.remove(at);
             self.lost.extend(link.flight.take_all());
+            self.lost.extend(link.staged.take_all());
             self.planned_of(id);
             self.requeue_lost(Time::ZERO);
         }
@@ -115,7 +125,7 @@ impl Sender {
                 self.pool.put(outgoing.packet);
             }
         }
-        self.sequences.clear();
+        self.flows.clear();
         for outgoing in self.planned.drain(..).map(|(_, outgoing)| outgoing).chain(self.resends.drain(..)) {
             self.pool.put(outgoing.packet);
         }
@@ -198,6 +208,7 @@ impl Sender {
                 let Some(link) = self.links.iter_mut().find(|l| l.id == report.link) else { return };
                 link.report(report, |outgoing| pool.put(outgoing.packet), &mut self.lost, now);
                 self.requeue_lost(now);
+                self.queue.relax(self.links.iter().any(|link| link.may_carry_more(now)));
             }
             Frame::Challenge(token) => {
                 if let Some(link) = self.link(over) {
@@ -215,9 +226,9 @@ impl Sender {
                     link.mtu.confirmed(*size, now);
                 }
             }
-            Frame::TrainReply { link, bytes, ticks, .. } => {
+            Frame::TrainReply { link, id, bytes, ticks } => {
                 if let Some(link) = self.link(*link) {
-                    link.train_reply(*bytes, *ticks);
+                    link.train_reply(*id, *bytes, *ticks, now);
                 }
             }
             Frame::Goodbye { link } => {
@@ -255,7 +266,8 @@ impl Sender {
     pub fn poll_timeout(&self) -> Option<Time> {
         self.sealer.cipher()?;
         let links = self.links.iter().flat_map(|l| [l.next_tick(), l.next_padded()]).flatten();
-        let busy = !self.queue.is_empty() || !self.resends.is_empty() || !self.planned.is_empty();
+        let staged = self.links.iter().any(|l| !l.staged.is_empty());
+        let busy = staged || !self.queue.is_empty() || !self.resends.is_empty() || !self.planned.is_empty();
         let frames = self.links.iter().any(|l| !l.frames().is_empty() && l.path.is_some());
         links.chain(self.wake.filter(|_| busy)).chain(frames.then_some(Time::ZERO)).min()
     }
@@ -266,6 +278,7 @@ impl Sender {
             link.tick(&mut self.lost, now);
         }
         self.requeue_lost(now);
+        self.queue.relax(self.links.iter().any(|link| link.may_carry_more(now)));
     }
 
     fn poll_direct(&mut self, now: Time, out: &mut Vec<u8>) -> Option<Transmit> {
@@ -373,6 +386,10 @@ impl Sender {
             return 0;
         }
         let size = out.len() - start;
+        // Padded probes are few, and there to fill the line.
+        if line_bytes == 0 {
+            link.pacer.sent(size + path.header_bytes(), now);
+        }
         account(link, size + path.header_bytes(), elicits, None, now);
         if elicits {
             link.asked(now);
@@ -427,6 +444,7 @@ impl Sender {
         }
         let line_bytes = out.len() - start + link.path.map_or(48, |p| p.header_bytes());
         outgoing.attempts += 1;
+        link.pacer.sent(line_bytes, now);
         let forgotten = account(link, line_bytes, true, Some(outgoing), now);
         link.asked(now);
         if let Some(forgotten) = forgotten {
@@ -442,12 +460,20 @@ impl Sender {
         if let Some(planned) = self.plan_resend(now) {
             return Some(planned);
         }
+        self.plan_new(now).or_else(|| self.plan_staged(now))
+    }
+
+    /// Gives waiting packets to links; returns one that goes at once.
+    fn plan_new(&mut self, now: Time) -> Option<(LinkId, Outgoing)> {
         self.queue.reset_skips();
         loop {
             let head = self.queue.head(now, &mut self.pool)?;
-            let (length, hash, pinned) = (head.packet.len(), head.info.hash, head.pinned);
-            let facts = Head { hash, queued: head.queued, waited: head.waited, sparse: head.sparse };
-            self.find_candidates(length);
+            let (length, info, waited, pinned) = (head.packet.len(), *head.info, head.waited, head.pinned);
+            // Nothing overtakes what is staged of its own flow.
+            let sparse =
+                head.sparse && self.flows.get(usize::from(info.bucket)).is_none_or(|f| f.staged == 0);
+            let facts = Head { hash: info.hash, waited, sparse };
+            self.find_candidates(length, now);
             if let Some(link) = pinned {
                 self.candidates.retain(|candidate| candidate.link == link);
                 if self.candidates.is_empty() {
@@ -455,19 +481,45 @@ impl Sender {
                     continue;
                 }
             }
-            match self.scheduler.choose(&self.candidates, &facts, now)? {
-                Choice::Send(id) => {
-                    let (packet, info) = self.queue.pop()?;
-                    let ordered = info.tcp.is_some() && !info.pure_ack && pinned.is_none();
-                    let outgoing = Outgoing { pinned, ..self.outgoing(packet, info.bucket, ordered, now) };
-                    return Some(self.fit(id, outgoing, now));
-                }
+            let choice = self.scheduler.choose(&self.candidates, &facts, now)?;
+            let id = match choice {
+                Choice::Send(id) | Choice::Stage(id) => id,
                 Choice::Wait(until) => {
                     self.wake_at(until.max(now + WAKE_INTERVAL));
                     self.queue.skip_flow();
+                    continue;
                 }
+            };
+            let (packet, info) = self.queue.pop()?;
+            let ordered = info.tcp.is_some() && !info.pure_ack && pinned.is_none();
+            let outgoing = Outgoing { pinned, ..self.outgoing(packet, info.bucket, ordered, now) };
+            match self.links.iter_mut().find(|l| l.id == id) {
+                Some(link) if matches!(choice, Choice::Stage(_)) => link.staged.push(outgoing),
+                _ => return Some(self.fit(id, outgoing, now)),
+            }
+            if let Some(flow) = self.flow(info.bucket) {
+                flow.staged = flow.staged.saturating_add(1);
             }
         }
+    }
+
+    fn unstaged(&mut self, bucket: u16) {
+        if let Some(flow) = self.flow(bucket) {
+            flow.staged = flow.staged.saturating_sub(1);
+        }
+    }
+
+    fn plan_staged(&mut self, now: Time) -> Option<(LinkId, Outgoing)> {
+        let waiting = self.links.iter_mut().filter(|l| !l.staged.is_empty());
+        let link = waiting.min_by_key(|l| l.pacer.next())?;
+        let (id, due) = (link.id, link.pacer.next());
+        if due > now {
+            self.wake_at(due.max(now + WAKE_INTERVAL));
+            return None;
+        }
+        let outgoing = link.staged.pop()?;
+        self.unstaged(outgoing.bucket);
+        Some(self.fit(id, outgoing, now))
     }
 
     fn plan_resend(&mut self, now: Time) -> Option<(LinkId, Outgoing)> {
@@ -478,7 +530,7 @@ impl Sender {
                 continue;
             }
             let (length, pinned) = (outgoing.packet.len(), outgoing.pinned);
-            self.find_candidates(length);
+            self.find_candidates(length, now);
             if let Some(link) = pinned {
                 self.candidates.retain(|candidate| candidate.link == link);
                 if self.candidates.is_empty() {
@@ -492,8 +544,8 @@ impl Sender {
                 self.wake_at(best.free - RESEND_AHEAD);
                 return None;
             }
-            self.resent += 1;
             let outgoing = self.resends.pop_front()?;
+            self.resent += u64::from(outgoing.attempts > 0);
             return Some(self.fit(best.link, outgoing, now));
         }
         None
@@ -509,15 +561,19 @@ impl Sender {
         }
     }
 
+    fn flow(&mut self, bucket: u16) -> Option<&mut FlowState> {
+        if self.flows.is_empty() {
+            self.flows.resize(wire::BUCKETS, FlowState::default());
+        }
+        self.flows.get_mut(usize::from(bucket))
+    }
+
     /// Gives a new packet its place in its flow.
     fn outgoing(&mut self, packet: Packet, bucket: u16, ordered: bool, now: Time) -> Outgoing {
-        if self.sequences.is_empty() {
-            self.sequences.resize(wire::BUCKETS, 0);
-        }
         let mut sequence = 0;
-        if let Some(next) = self.sequences.get_mut(usize::from(bucket)) {
-            sequence = *next;
-            *next = (*next + 1) & (wire::SEQUENCES - 1);
+        if let Some(flow) = self.flow(bucket) {
+            sequence = flow.next;
+            flow.next = (flow.next + 1) & (wire::SEQUENCES - 1);
         }
         Outgoing { packet, kind: Kind::Data, ordered, bucket, sequence, born: now, attempts: 0, pinned: None }
     }
@@ -550,7 +606,7 @@ impl Sender {
     }
 
     fn plan_copies(&mut self, id: LinkId, outgoing: &Outgoing, now: Time) {
-        self.find_candidates(outgoing.packet.len());
+        self.find_candidates(outgoing.packet.len(), now);
         for other in &self.candidates {
             let fits = self.links.iter().any(|l| l.id == other.link && l.room() >= outgoing.packet.len());
             if other.link == id || !fits || other.free > now + RESEND_AHEAD {
@@ -563,21 +619,22 @@ impl Sender {
     }
 
     /// Lists the links that carry data, with the delay that each has for a packet of `length`.
-    fn find_candidates(&mut self, length: usize) {
+    fn find_candidates(&mut self, length: usize, now: Time) {
         self.candidates.clear();
         let long = length >= wire::LONG_PACKET;
         let mut reference = None;
         let mut slowest = 0;
         for link in self.links.iter().filter(|l| l.is_usable() && l.path.is_some()) {
-            let base = link.capacity.base_delay(long);
-            let delay = base.map(|base| {
-                let reference = *reference.get_or_insert(base);
-                i64::from(tick_distance(base, reference)) * TICK_NANOS as i64
+            let delay = link.capacity.delay(long, now).map(|delay| {
+                let reference = *reference.get_or_insert(delay);
+                i64::from(tick_distance(delay, reference)) * TICK_NANOS as i64
             });
             slowest = slowest.max(delay.unwrap_or(0));
             self.candidates.push(Candidate {
                 link: link.id,
                 free: link.pacer.next(),
+                staged: link.pacer.duration(link.staged.bytes()),
+                rate: link.pacer.rate(),
                 delay: delay.unwrap_or(i64::MAX),
                 priority: link.settings.priority,
                 weight: link.settings.weight,
@@ -590,13 +647,16 @@ impl Sender {
     }
 
     fn quickest(&mut self, now: Time) -> Option<LinkId> {
-        self.find_candidates(0);
+        self.find_candidates(0, now);
         Scheduler::earliest(&self.candidates, now).map(|c| c.link)
     }
 
     fn requeue_lost(&mut self, now: Time) {
         let mut lost = std::mem::take(&mut self.lost);
         for outgoing in lost.drain(..) {
+            if outgoing.attempts == 0 {
+                self.unstaged(outgoing.bucket);
+            }
             if self.resends.len() < MAX_RESENDS {
                 self.resends.push_back(outgoing);
             } else {
@@ -672,6 +732,5 @@ fn account(
     link.sent.packets += 1;
     link.sent.bytes += line_bytes as u64;
     link.meter.add(line_bytes, now);
-    link.pacer.sent(line_bytes, now);
     link.flight.sent(line_bytes, elicits, payload, now)
 }

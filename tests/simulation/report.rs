@@ -21,6 +21,7 @@
 //! | `CIPHER` | `auto` | `none`: faster |
 //! | `TUNNEL` | `bond` | `rr`: round robin without order |
 //! | `JOBS` | 2 | rows that run at the same time |
+//! | `OTHER` | 0 | timeline only: 1: show the links of the end that receives |
 //! | `CUT`, `RATE`, `DELAY` | | timeline only: `line@from-to`, `line@at:factor`, `line@at:ms` |
 
 use std::env;
@@ -303,17 +304,18 @@ fn timeline() {
                 trips.median(),
                 window
             );
-            let sending = world.tunnels[plan.sender.index()].status();
-            let receiving = world.tunnels[plan.sender.other().index()].status();
+            let shown = if setting("OTHER", 0) == 1 { plan.sender.other() } else { plan.sender };
+            let sending = world.tunnels[shown.index()].status();
+            let receiving = world.tunnels[shown.other().index()].status();
             for (line, sent) in sent.iter_mut().enumerate() {
-                let bytes = world.line_counters(line, plan.sender).bytes;
+                let bytes = world.line_counters(line, shown).bytes;
                 let link = sending.links.iter().find(|link| usize::from(link.id) == line);
                 let capacity = link.and_then(|link| link.tx_capacity).unwrap_or(0) as f64 / 1e6;
                 print!(
                     " │ {:>11.2} {:>5.2} {:>4.0} {:>4.0}",
                     (bytes - *sent) as f64 * 8.0 / (step as f64 / SECOND as f64) / 1e6,
                     capacity,
-                    world.line_queue(line, plan.sender) as f64 / MILLI as f64,
+                    world.line_queue(line, shown) as f64 / MILLI as f64,
                     link.map_or(0.0, |link| link.queue_ms),
                 );
                 *sent = bytes;
