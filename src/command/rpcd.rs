@@ -119,7 +119,7 @@ fn carry_out(method: &str, places: &Places, arguments: &Arguments) -> Result<Val
         "check" => check(places, arguments),
         "pubkey" => public_key(places),
         "genkey" => generate_key(places, arguments.flag("replace")?),
-        "join" => join(arguments),
+        "join" => join(places, arguments),
         "speedtest_start" => start_speed_test(places),
         _ => Ok(speed_test(places)),
     }
@@ -341,7 +341,7 @@ fn generate_key(places: &Places, replace: bool) -> Result<Value, String> {
     public_key(places)
 }
 
-fn join(arguments: &Arguments) -> Result<Value, String> {
+fn join(places: &Places, arguments: &Arguments) -> Result<Value, String> {
     let line = arguments.needed("line")?.trim();
     if !line.starts_with("bonding://")
         || line.len() > MAX_LINE
@@ -349,12 +349,13 @@ fn join(arguments: &Arguments) -> Result<Value, String> {
     {
         return Err("'line' must be what the server printed: bonding://…, in one piece".into());
     }
+    // By standard input: the line may hold a secret, and everybody can read a process's arguments.
     let mut program = ourselves()?;
-    program.arg("join").arg(line);
+    program.args(["join", "-"]).arg("--config").arg(&places.config);
     for name in arguments.names("wan")? {
         program.arg("--wan").arg(name);
     }
-    run_program(&mut program)
+    run_program_on(&mut program, line.as_bytes())
 }
 
 fn start_speed_test(places: &Places) -> Result<Value, String> {
@@ -411,8 +412,20 @@ fn ourselves() -> Result<Program, String> {
 
 /// Runs a program to its end; what it says is the message or the error.
 fn run_program(program: &mut Program) -> Result<Value, String> {
+    run_program_on(program, &[])
+}
+
+/// Like [`run_program`], with `input`, which is shorter than a pipe's buffer, on its standard input.
+fn run_program_on(program: &mut Program, input: &[u8]) -> Result<Value, String> {
     let name = program.get_program().to_string_lossy().into_owned();
-    let output = program.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
+    let failed = |error: io::Error| format!("{name}: {error}");
+    let pipes = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().map_err(failed)?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A program that ends without reading says itself why.
+        let _ = pipe.write_all(input);
+    }
+    let output = child.wait_with_output().map_err(failed)?;
     let said = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes.get(..bytes.len().min(MAX_OUTPUT)).unwrap_or_default());
         text.lines().map(super::text::clean).collect::<Vec<String>>().join("\n").trim().to_owned()
