@@ -61,6 +61,10 @@ class AbstractValue extends Base {
 	}
 
 	parse(sid) {
+		/* A section that was just added has no fields yet. */
+		if (!this.nodes[sid])
+			return;
+
 		if (!this.isActive(sid)) {
 			this.remove(sid);
 
@@ -311,7 +315,7 @@ class Section extends Base {
 				node.appendChild(E('div', { 'class': 'cbi-section-remove right' }, [
 					E('button', { 'class': 'cbi-button', 'data-remove': sid, 'click': async () => {
 						uci.remove(this.map.config, sid);
-						await this.map.renderContents(true);
+						await this.map.save(null, true);
 					} }, [ 'Delete' ])
 				]));
 
@@ -328,7 +332,7 @@ class Section extends Base {
 				this.anonymous ? '' : name,
 				E('button', { 'class': 'cbi-button cbi-button-add', 'click': async () => {
 					uci.add(this.map.config, this.sectiontype, this.anonymous ? null : name.value);
-					await this.map.renderContents(true);
+					await this.map.save(null, true);
 				} }, [ this.addbtntitle || 'Add' ])
 			]));
 		}

@@ -155,7 +155,8 @@ const ui = {
 			target.classList.add('spinning');
 			target.disabled = true;
 
-			return Promise.resolve(act.call(self, ...bound, event)).finally(() => {
+			/* A form has told of its error by then. */
+			return Promise.resolve(act.call(self, ...bound, event)).catch(() => {}).finally(() => {
 				target.classList.remove('spinning');
 				target.disabled = false;
 			});

@@ -113,14 +113,14 @@ function netmask(text) {
 /* An address with a prefix length or netmask after `/`, or alone: `[ bits, host bits ]`. */
 function network(text) {
 	const at = text.indexOf('/');
-	const [ bits, prefix ] = at < 0 ? [ text, null ] : [ text.slice(0, at), text.slice(at + 1) ];
+	const [ bits, mask ] = at < 0 ? [ text, null ] : [ text.slice(0, at), text.slice(at + 1) ];
 	const [ four, six ] = [ ipv4(bits), ipv6(bits) ];
 
 	if (four === null && six === null)
 		return null;
 
 	const width = four === null ? 128n : 32n;
-	const length = prefix === null ? width : digits(prefix) ?? (four === null ? null : netmask(prefix));
+	const length = mask === null ? width : digits(mask) ?? (four === null ? null : netmask(mask));
 
 	return within(length, 0n, width) === null ? null : [ six ?? BigInt(four), width - length ];
 }
