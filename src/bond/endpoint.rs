@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::cipher::CipherPolicy;
 use super::header::{DatagramType, Seal, TransportHeader};
 use super::keys::{PresharedKey, PrivateKey};
+use super::link::LinkState;
 use super::peer::{Event, LinkConfig, Payload, Peer, PeerConfig, Timing};
 use super::receiver::Opened;
 use super::routing::Routing;
@@ -47,6 +48,17 @@ pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 struct Entry {
     peer: Peer,
     staged: StagedSettings,
+}
+
+/// What a link is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkUse {
+    /// Its number.
+    pub id: LinkId,
+    /// Links with the lowest number are used first.
+    pub priority: u8,
+    /// Whether it carries the peer's packets now.
+    pub carries: bool,
 }
 
 /// One end of the bond.
@@ -280,6 +292,18 @@ impl Endpoint {
             drops,
             peers: self.entries.values().map(|entry| entry.peer.status(now)).collect(),
         }
+    }
+
+    /// The links of a peer.
+    pub fn links(&self, peer: PeerId) -> impl Iterator<Item = LinkUse> + '_ {
+        let peer = self.entries.get(&peer).map(|entry| &entry.peer);
+        peer.into_iter().flat_map(|peer| {
+            peer.sender.links.iter().map(|link| LinkUse {
+                id: link.id,
+                priority: link.settings.priority,
+                carries: peer.is_up() && link.state() == LinkState::Up,
+            })
+        })
     }
 
     /// Whether more packets should be read from TUN now.

@@ -432,7 +432,11 @@ impl Peer {
                 Event::PeerDown { peer: self.id, reason }
             });
         }
-        let mtu = self.sender.room().clamp(MIN_TUNNEL_MTU, 1_500) as u16;
+        let header = match self.config.payload {
+            Payload::Bonded | Payload::PinnedIp => 0,
+            Payload::PinnedEthernet => ethernet::HEADER,
+        };
+        let mtu = self.sender.room().saturating_sub(header).clamp(MIN_TUNNEL_MTU, 1_500) as u16;
         if up && mtu != self.tunnel_mtu {
             self.tunnel_mtu = mtu;
             events.push(Event::TunnelMtu { peer: self.id, mtu });

@@ -1,5 +1,7 @@
 //! Contradictions between options that are each right by themselves.
 
+mod kernel;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
@@ -17,7 +19,7 @@ pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
     check_role(sourced, log);
     check_globals(sourced, log);
     check_interface(sourced, log);
-    check_kernel_mode(sourced, log);
+    kernel::check(sourced, log);
     check_links(sourced, log);
     check_link_pairs(sourced, log);
     check_peers(sourced, log);
@@ -175,54 +177,6 @@ fn bare_ipv4(log: &Log<'_>, section: Option<usize>) -> bool {
             .flat_map(|value| value.text.split_whitespace())
             .any(|word| !word.contains(['/', ':']))
     })
-}
-
-fn check_kernel_mode(sourced: &Sourced, log: &mut Log<'_>) {
-    let bond = &sourced.config.bond;
-    let section = sourced.bond_at;
-    if sourced.config.globals.mode == Mode::User {
-        for option in
-            ["bond_mode", "xmit_hash_policy", "tunnel_type", "miimon", "arp_interval", "arp_ip_target"]
-        {
-            if given(log, section, option) {
-                log.warning(
-                    at(section, option),
-                    "has no effect without `option mode 'kernel'` in section 'globals'",
-                );
-            }
-        }
-        return;
-    }
-    if given(log, section, "policy") {
-        log.warning(at(section, "policy"), "has no effect in kernel mode; 'bond_mode' takes its place");
-    }
-    let kernel = &bond.kernel;
-    if kernel.arp_interval > 0 {
-        if kernel.tunnel_type == TunnelType::Tun {
-            log.error(
-                at(section, "arp_interval"),
-                "ARP probes need `option tunnel_type 'tap'`: a TUN device carries no ARP, every link would count as down",
-            );
-        }
-        if kernel.arp_ip_targets.is_empty() {
-            log.error(at(section, "arp_interval"), "needs an 'arp_ip_target' to probe");
-        }
-        if given(log, section, "miimon") {
-            log.error(
-                at(section, "arp_interval"),
-                "either this or 'miimon': the bonding driver cannot do both",
-            );
-        }
-    }
-    for target in kernel.arp_ip_targets.iter().filter(|target| target.is_ipv6()) {
-        log.error(at(section, "arp_ip_target"), format!("'{target}' is not an IPv4 address"));
-    }
-    if given(log, section, "xmit_hash_policy") && kernel.mode != BondMode::BalanceXor {
-        log.warning(
-            at(section, "xmit_hash_policy"),
-            "has no effect without `option bond_mode 'balance-xor'`",
-        );
-    }
 }
 
 fn check_links(sourced: &Sourced, log: &mut Log<'_>) {

@@ -25,6 +25,7 @@ mod reader;
 pub(crate) mod spelling;
 
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::{fs, io};
@@ -125,6 +126,14 @@ impl Config {
         self.globals.private_key.is_some()
             || self.bond.preshared_key.is_some()
             || self.peers.iter().any(|peer| peer.preshared_key.is_some())
+    }
+
+    /// The addresses of the other end inside the bond: the server's, or those of the first peer.
+    pub fn other_ends(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let hosts = self.peers.first().into_iter().flat_map(|peer| &peer.addresses);
+        let hosts =
+            hosts.filter(|net| net.prefix == value::IpNet::host(net.address).prefix).map(|net| net.address);
+        self.bond.remote_addresses.iter().copied().chain(hosts)
     }
 
     /// What this configuration lacks before it can run although nothing in it is wrong: things that only the user can

@@ -178,6 +178,11 @@ impl Client {
         self.links.iter().map(|link| &link.config)
     }
 
+    /// The links' configurations by their numbers in the core.
+    pub fn numbered_links(&self) -> impl Iterator<Item = (LinkId, &config::Link)> {
+        self.links.iter().map(|link| (link.id, &link.config))
+    }
+
     /// The names of servers.
     pub fn names_mut(&mut self) -> &mut Names {
         &mut self.names

@@ -16,7 +16,9 @@
 
 use std::net::IpAddr;
 
+use super::mapping;
 use super::outside::{self, Exit};
+use crate::bond::Payload;
 use crate::config::value::IpNet;
 use crate::config::{self, Config, MAX_LINKS};
 use crate::net::routes::MAIN;
@@ -74,9 +76,10 @@ pub fn default_table(config: &Config) -> u32 {
 /// What a server wants.
 pub fn server(config: &Config, tunnel: Tunnel) -> Desired {
     let mut desired = device(config, tunnel);
-    let nets = config.peers.iter().flat_map(|peer| peer.addresses.iter().chain(&peer.lans));
-    add_routes(config, tunnel, nets.copied(), &mut desired);
-    add_routes(config, tunnel, config.bond.routes.iter().copied(), &mut desired);
+    let addresses = config.peers.iter().flat_map(|peer| &peer.addresses);
+    let lans = config.peers.iter().flat_map(|peer| &peer.lans).chain(&config.bond.routes);
+    add_routes(config, tunnel, addresses.copied(), &mut desired);
+    add_routes(config, tunnel, lans.copied(), &mut desired);
     desired
 }
 
@@ -131,7 +134,7 @@ fn add_routes(config: &Config, tunnel: Tunnel, nets: impl Iterator<Item = IpNet>
             destination: Prefix::new(net.address, net.prefix),
             table: MAIN,
             metric: config.bond.metric.unwrap_or(0),
-            target: Target::Device { index: tunnel.index, gateway: None, source: None },
+            target: through(config, tunnel, net.address, Family::of(net.address)),
         };
         if !desired.routes.contains(&route) {
             desired.routes.push(route);
@@ -139,13 +142,31 @@ fn add_routes(config: &Config, tunnel: Tunnel, nets: impl Iterator<Item = IpNet>
     }
 }
 
+/// Into the bond. Where that carries Ethernet frames, to the other end, which is not asked for the hardware addresses of
+/// hosts behind it.
+fn through(config: &Config, tunnel: Tunnel, destination: IpAddr, family: Family) -> Target {
+    let gateway = ethernet_gateway(config, family).filter(|gateway| *gateway != destination);
+    Target::Device { index: tunnel.index, gateway, source: None }
+}
+
+/// The other end's address inside the bond, where that carries Ethernet frames.
+fn ethernet_gateway(config: &Config, family: Family) -> Option<IpAddr> {
+    config.other_ends().find(|address| carries_ethernet(config) && Family::of(*address) == family)
+}
+
+fn carries_ethernet(config: &Config) -> bool {
+    mapping::payload(config) == Payload::PinnedEthernet
+}
+
 fn add_default_route(config: &Config, tunnel: Tunnel, default: DefaultRoute, desired: &mut Desired) {
     for family in Family::ALL {
         let inside = config.bond.addresses.iter().any(|net| Family::of(net.address) == family);
         let target = match default {
-            DefaultRoute::Bond if inside => {
-                Target::Device { index: tunnel.index, gateway: None, source: None }
+            // Without a gateway every host of the world would be looked for by its hardware address.
+            DefaultRoute::Bond if carries_ethernet(config) && ethernet_gateway(config, family).is_none() => {
+                continue;
             }
+            DefaultRoute::Bond if inside => through(config, tunnel, family.unspecified(), family),
             DefaultRoute::Link { index, v4, v6 } if inside => {
                 let Some(gateway) = (match family {
                     Family::V4 => v4,
@@ -160,7 +181,8 @@ fn add_default_route(config: &Config, tunnel: Tunnel, default: DefaultRoute, des
         // A metric asks for a route among the others'.
         if let Some(metric) = config.bond.metric {
             if default == DefaultRoute::Bond {
-                desired.routes.push(default_through(tunnel.index, family, MAIN, metric));
+                let route = default_through(tunnel.index, family, MAIN, metric);
+                desired.routes.push(Route { target, ..route });
             }
             continue;
         }

@@ -5,6 +5,7 @@
 //! * [`client`] and [`server`]: the two roles.
 //! * [`network`]: a task that keeps addresses, routes and rules as they shall be; [`desired`] says how that is.
 //! * [`places`]: where links and servers are, asked in the background.
+//! * [`kernel`]: kernel mode's bonding device and its slaves.
 //! * [`mapping`]: the configuration in the core's terms; [`reload`]: what of it can change.
 //! * [`control`], [`status`], [`events`]: what `bonding status` and its like see. [`log`]: where messages go.
 
@@ -13,6 +14,7 @@ pub mod control;
 pub mod desired;
 pub mod events;
 pub mod introduction;
+pub mod kernel;
 mod log;
 pub mod mapping;
 pub mod network;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::events::unix_ms;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 
 /// How the last reload went, for the status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +63,19 @@ pub fn merge(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
         globals.rule_priority,
         bond.ifname,
     );
+    let (now, then) = (&mut merged.bond.kernel, &old.bond.kernel);
+    let kernel = [
+        ("bond_mode", now.mode != then.mode),
+        ("xmit_hash_policy", now.xmit_hash_policy != then.xmit_hash_policy),
+        ("tunnel_type", now.tunnel_type != then.tunnel_type),
+        ("miimon", now.miimon != then.miimon),
+        ("arp_interval", now.arp_interval != then.arp_interval),
+        ("arp_ip_target", now.arp_ip_targets != then.arp_ip_targets),
+    ];
+    if old.globals.mode == Mode::Kernel {
+        waiting.extend(kernel.iter().filter(|(_, differs)| *differs).map(|(option, _)| *option));
+        now.clone_from(then);
+    }
     (merged, waiting)
 }
 
@@ -91,6 +104,16 @@ mod tests {
         assert_eq!(merged.bond.mtu, Some(1400));
         assert_eq!(merged.globals.log_level, log::LevelFilter::Debug);
         assert_eq!(merged.globals.rule_priority, old.globals.rule_priority);
+    }
+
+    #[test]
+    fn a_bonding_device_keeps_its_settings() {
+        let text = FILE.replace("role server", "role server\n option mode kernel");
+        let old = read(&text);
+        let (merged, waiting) =
+            merge(&old, read(&(text + " option bond_mode broadcast\n option miimon 50\n")));
+        assert_eq!(waiting, ["bond_mode", "miimon"]);
+        assert_eq!(merged.bond.kernel, old.bond.kernel);
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl Server {
         self.sockets.len() == addresses(config).len()
     }
 
+    /// The first peer: kernel mode has one only.
+    pub fn first(&self) -> Option<PeerId> {
+        self.routers.first().map(|router| router.id)
+    }
+
     /// The section's name of a peer.
     pub fn name(&self, peer: PeerId) -> Option<&str> {
         self.routers.iter().find(|router| router.id == peer).map(|router| router.config.name.as_str())

@@ -1,6 +1,7 @@
 //! The running service: one loop that serves packets, signals, people and the network.
 
 mod answers;
+mod enslaving;
 mod placing;
 mod reloading;
 
@@ -17,6 +18,7 @@ use super::client::{Client, Placing};
 use super::control::Control;
 use super::desired::{self, Tunnel};
 use super::events::{Events, unix_ms};
+use super::kernel::KernelBond;
 use super::network::{Network, Progress, Wanted};
 use super::reload::Outcome;
 use super::server::Server;
@@ -24,7 +26,7 @@ use super::start::{Options, StartError};
 use super::{introduction, mapping, places};
 use crate::bond::{Endpoint, Event, LinkState, PeerId, Time};
 use crate::config::key::Secret;
-use crate::config::{Cipher, Config, Role};
+use crate::config::{Cipher, Config, Mode, Role};
 use crate::io::timer::now;
 use crate::io::{Driver, Keeper, Tun, TunOptions};
 use crate::net::{Netlink, Reconciler, Watch};
@@ -68,6 +70,10 @@ pub struct Daemon {
     /// Name of the device that traffic is routed into.
     device: String,
     tunnel: Tunnel,
+    /// In kernel mode, the bonding device, which is `device` then.
+    kernel: Option<KernelBond>,
+    /// The links' devices and their carriers may no longer be as they shall.
+    links_changed: bool,
     /// What each peer's links carry.
     peer_mtus: BTreeMap<PeerId, u16>,
     control: Control,
@@ -119,15 +125,26 @@ impl Daemon {
             .map_err(|source| StartError::Control { path: globals.control_socket.clone(), source })?;
 
         let mtu = config.bond.mtu.unwrap_or(FIRST_MTU);
-        let mut tun = Tun::open(&TunOptions::with_offloads(config.bond.ifname.clone(), mtu))?;
-        let tunnel = Tunnel { index: index_of(tun.name())?, mtu };
-        let netlink = Netlink::open()?;
-        let outlived = keep(&mut tun, tunnel, &netlink, keeper.as_ref()).await;
         let endpoint = new_endpoint(&config, key)?;
         let started = now();
-        let device = tun.name().to_owned();
         let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
-        driver.set_tun(tun);
+        let netlink = Netlink::open()?;
+        let mut outlived = false;
+        let (device, index, mut kernel) = match globals.mode {
+            Mode::User => {
+                let mut tun = Tun::open(&TunOptions::with_offloads(config.bond.ifname.clone(), mtu))?;
+                let (device, index) = (tun.name().to_owned(), index_of(tun.name())?);
+                outlived = keep(&mut tun, index, &netlink, keeper.as_ref()).await;
+                driver.set_tun(tun);
+                (device, index, None)
+            }
+            Mode::Kernel => {
+                let address = enslaving::hardware_address(key);
+                let bond = KernelBond::make(&config, mtu, address, netlink.clone()).await?;
+                (config.bond.ifname.clone(), bond.index(), Some(bond))
+            }
+        };
+        let tunnel = Tunnel { index, mtu };
 
         let ownership = desired::ownership(&config);
         let watch = Watch::open(ownership.protocol).map_err(StartError::system("netlink"))?;
@@ -138,8 +155,14 @@ impl Daemon {
             }
             Role::Server => Side::Server(Server::new(&config, &mut driver, started)?),
         };
-        let mut first = Wanted::default();
         let mut side = side;
+        if let Some(kernel) = &mut kernel
+            && let Err(error) = enslaving::enslave(kernel, &config, &side, &mut driver).await
+        {
+            kernel.remove().await;
+            return Err(error.into());
+        }
+        let mut first = Wanted::default();
         match &mut side {
             Side::Client(client) => {
                 placing::place_now(client, &netlink, globals.route_protocol).await;
@@ -165,6 +188,8 @@ impl Daemon {
             netlink,
             device,
             tunnel,
+            kernel,
+            links_changed: false,
             peer_mtus: BTreeMap::new(),
             control,
             events: Events::default(),
@@ -212,8 +237,11 @@ impl Daemon {
             if self.stopping {
                 break Ok(());
             }
+            if std::mem::take(&mut self.links_changed) {
+                self.follow_links().await;
+            }
             if std::mem::take(&mut self.device_lost)
-                && let Err(error) = self.reopen_tun()
+                && let Err(error) = self.reopen_device().await
             {
                 break Err(error);
             }
@@ -227,6 +255,9 @@ impl Daemon {
         self.driver.endpoint_mut().close(now());
         self.driver.flush();
         self.network.clear().await;
+        if let Some(kernel) = &self.kernel {
+            kernel.remove().await;
+        }
         // The device, the sockets and the control socket go with `self`.
         drop(self.control);
     }
@@ -272,6 +303,7 @@ impl Daemon {
 
     fn take_core_events(&mut self) {
         while let Some(event) = self.driver.poll_event() {
+            self.links_changed = self.kernel.is_some();
             match event {
                 Event::PeerUp { peer } => self.peer_changed(peer, true, ""),
                 Event::PeerDown { peer, reason } => self.peer_changed(peer, false, &reason),
@@ -372,7 +404,7 @@ impl Daemon {
         if self.changes != progress.changes {
             self.changes = progress.changes;
             // A deleted device does not wake those who wait to read from it.
-            if if_nametoindex(self.device.as_str()) != Ok(self.tunnel.index) {
+            if if_nametoindex(self.device.as_str()) != Ok(self.tunnel.index) || !self.has_link_devices() {
                 self.device_lost = true;
             }
             self.look();
@@ -407,6 +439,7 @@ impl Daemon {
 
     fn tick(&mut self) {
         let now = now();
+        self.links_changed |= self.kernel.is_some();
         if now.since(self.looked) >= LOOK_AGAIN && self.is_incomplete() {
             self.look();
         }
@@ -453,11 +486,16 @@ impl Daemon {
         }
     }
 
-    fn reopen_tun(&mut self) -> Result<(), StartError> {
-        let tun = Tun::open(&TunOptions::with_offloads(self.config.bond.ifname.clone(), self.tunnel.mtu))?;
-        self.tunnel.index = index_of(tun.name())?;
-        self.device = tun.name().to_owned();
-        self.driver.set_tun(tun);
+    async fn reopen_device(&mut self) -> Result<(), StartError> {
+        if self.kernel.is_some() {
+            self.remake_bond().await?;
+        } else {
+            let tun =
+                Tun::open(&TunOptions::with_offloads(self.config.bond.ifname.clone(), self.tunnel.mtu))?;
+            self.tunnel.index = index_of(tun.name())?;
+            self.device = tun.name().to_owned();
+            self.driver.set_tun(tun);
+        }
         self.event(None, None, "device", "it had disappeared and was made anew");
         self.set_network();
         Ok(())
@@ -468,16 +506,16 @@ impl Daemon {
 const ALIAS: &str = "bonding";
 
 /// Lets the device outlive a sudden end of the daemon. Returns whether it has outlived one.
-async fn keep(tun: &mut Tun, tunnel: Tunnel, netlink: &Netlink, keeper: Option<&Keeper>) -> bool {
+async fn keep(tun: &mut Tun, index: u32, netlink: &Netlink, keeper: Option<&Keeper>) -> bool {
     let persistent = tun.is_persistent();
-    let alias = netlink.link_alias(tunnel.index).await.unwrap_or_default();
+    let alias = netlink.link_alias(index).await.unwrap_or_default();
     let outlived = persistent && alias == ALIAS;
     let Some(keeper) = keeper else { return outlived };
     if persistent && !outlived {
         log::info!("device {}: somebody else's, it will stay", tun.name());
         return false;
     }
-    let named = netlink.set_link_alias(tunnel.index, ALIAS).await;
+    let named = netlink.set_link_alias(index, ALIAS).await;
     if let Err(error) = named {
         log::warn!("{error}");
     } else if let Err(error) = keeper.hold() {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ::log::LevelFilter;
 use nix::unistd::geteuid;
 
+use super::kernel::KernelError;
 use super::{Daemon, log};
 use crate::config::key::KeyFileError;
 use crate::config::{self, Config, LogTarget, Mode};
@@ -42,9 +43,9 @@ pub enum StartError {
     /// The user does not want it to run.
     #[error("{}: section 'globals', option 'enabled' is off: nothing was started", .0.display())]
     Disabled(PathBuf),
-    /// A mode that this program does not have.
-    #[error("mode 'kernel' cannot be run by this version: set 'mode' to 'user'")]
-    KernelMode,
+    /// Kernel mode.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// Too few privileges.
     #[error("missing privilege: {0}")]
     Privilege(String),
@@ -111,8 +112,9 @@ pub fn run(options: &Options) -> Result<(), StartError> {
 fn serve(config: Config, options: &Options) -> Result<(), StartError> {
     check_privileges()?;
     let key = config.globals.read_private_key()?;
-    // Before any thread is started. Named by the kernel, a device could not be found again.
-    let keeper = match config.bond.ifname.contains('%') {
+    // Before any thread is started. Named by the kernel, a device could not be found again. A bonding device is nobody's
+    // file.
+    let keeper = match config.bond.ifname.contains('%') || config.globals.mode == Mode::Kernel {
         true => None,
         false => Some(Keeper::start(&config.bond.ifname).map_err(StartError::system("process"))?),
     };
@@ -148,9 +150,6 @@ fn accept(options: &Options, read: io::Result<config::Report>) -> Result<Config,
     }
     if !missing.is_empty() {
         return Err(StartError::Refused(path.clone()));
-    }
-    if config.globals.mode == Mode::Kernel {
-        return Err(StartError::KernelMode);
     }
     Ok(config)
 }
@@ -204,7 +203,6 @@ mod tests {
         assert!(accepted(server).is_ok());
         let with = |option: &str| accepted(&format!("{server} {option}\n")).unwrap_err().to_string();
         assert!(with("option enabled 0").contains("'enabled' is off"));
-        assert!(with("option mode kernel").contains("kernel"));
         assert!(with("option listen_port 99999").contains("bonding check bonding.conf"));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::events::Aged;
+use super::kernel::KernelStatus;
 use super::reload::Outcome;
 use crate::bond::status::EndpointStatus;
 use crate::io::{ActiveOffloads, IoCounters};
@@ -47,6 +48,8 @@ pub struct Status<'a> {
     pub offloads: ActiveOffloads,
     /// What was lost between core and kernel.
     pub io: &'a IoCounters,
+    /// Kernel mode's devices; `null` in user mode.
+    pub kernel: Option<KernelStatus>,
     /// The last changes of state, the oldest first.
     pub events: Vec<Aged>,
 }

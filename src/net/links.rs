@@ -6,7 +6,7 @@ use super::message::{Message, Request, text, u32_at};
 use super::netlink::{Error, Netlink};
 
 /// Length of `struct ifinfomsg`: family, padding, hardware type (2), index (4), flags (4), which of them to change (4).
-const STRUCTURE: usize = 16;
+pub(super) const STRUCTURE: usize = 16;
 
 /// `IFF_LOWER_UP`, which `libc` lacks for some targets.
 pub(super) const IFF_LOWER_UP: u32 = 1 << 16;
@@ -61,11 +61,11 @@ impl Link {
 }
 
 /// `struct ifinfomsg`.
-fn structure(index: u32, flags: u32, change: u32) -> Vec<u8> {
+pub(super) fn structure(index: u32, flags: u32, change: u32) -> Vec<u8> {
     [0, index, flags, change].iter().flat_map(|field: &u32| field.to_ne_bytes()).collect()
 }
 
-fn question(index: u32) -> Request {
+pub(super) fn question(index: u32) -> Request {
     Request::new(libc::RTM_GETLINK, &structure(index, 0, 0)).with_u32(libc::IFLA_EXT_MASK, SKIP_STATISTICS)
 }
 
@@ -118,6 +118,12 @@ impl Netlink {
         let request =
             Request::new(libc::RTM_SETLINK, &structure(index, 0, 0)).with_text(libc::IFLA_IFALIAS, alias);
         self.acknowledged(request, 0, || format!("set the alias of interface #{index}")).await
+    }
+
+    /// Removes an interface of a kind that a request can make and remove.
+    pub async fn delete_link(&self, index: u32) -> Result<(), Error> {
+        let request = Request::new(libc::RTM_DELLINK, &structure(index, 0, 0));
+        self.acknowledged(request, 0, || format!("remove interface #{index}")).await
     }
 
     async fn find_link(&self, request: Request, name: &str) -> Result<Link, Error> {

@@ -77,6 +77,17 @@ impl Request {
         self.with(kind, &[value.as_bytes(), &[0]].concat())
     }
 
+    /// With an attribute that holds those that `fill` adds.
+    pub(super) fn with_nested(mut self, kind: u16, fill: impl FnOnce(Request) -> Request) -> Request {
+        let start = self.bytes.len();
+        self.append(&[0; ATTRIBUTE_HEADER_LEN]);
+        let mut filled = fill(self);
+        let len = u16::try_from(filled.bytes.len() - start).expect("attributes are short");
+        filled.bytes[start..start + 2].copy_from_slice(&len.to_ne_bytes());
+        filled.bytes[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
+        filled
+    }
+
     /// The bytes to send.
     pub(super) fn finish(&mut self, flags: u16, sequence: u32) -> &[u8] {
         let len = u32::try_from(self.bytes.len()).expect("requests are short");
@@ -216,6 +227,20 @@ mod tests {
         assert_eq!(ip(Family::V4, found[2].1), None);
         assert_eq!(found[3].0, 6);
         assert_eq!(Attributes::nested(found[3].1).collect::<Vec<_>>(), [(9, [7].as_slice())]);
+    }
+
+    #[test]
+    fn attributes_within_attributes() {
+        let mut request = Request::new(libc::RTM_NEWLINK, &[])
+            .with_nested(18, |info| info.with_text(1, "bond").with_nested(2, |data| data.with(1, &[4])))
+            .with_u32(4, 1500);
+        let bytes = request.finish(0, 1).to_vec();
+        let (message, _) = Message::split(&bytes).unwrap();
+        let outer: Vec<_> = message.attributes(0).collect();
+        assert_eq!(outer.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [18, 4]);
+        let inner: Vec<_> = Attributes::nested(outer[0].1).collect();
+        assert_eq!(text(inner[0].1), "bond");
+        assert_eq!(Attributes::nested(inner[1].1).collect::<Vec<_>>(), [(1, [4].as_slice())]);
     }
 
     #[test]

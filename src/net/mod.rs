@@ -5,6 +5,7 @@
 //! * [`state`] holds what shall be so ([`state::Desired`]) against what is so, and makes the difference; what it sets
 //!   carries our own marks, and nothing else is ever touched.
 //! * [`source`] makes the routes and rules by which each link uses its own gateway.
+//! * [`bonding`] makes and fills a device of the kernel's bonding driver, for kernel mode.
 //! * [`watch`] tells when somebody else changes something, [`snapshot`] what there is.
 //! * [`netifd`] finds device, address and gateway of a link, [`sysctl`] sets a few switches of a device.
 
@@ -15,6 +16,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 pub mod addresses;
+pub mod bonding;
 pub mod links;
 mod message;
 pub mod netifd;

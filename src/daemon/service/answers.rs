@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::{Daemon, SERVER, Side, role_name};
 use crate::daemon::control::{Command, LinkAction, Request};
+use crate::daemon::kernel::KernelBond;
 use crate::daemon::status::{self, LinkPlace, Status};
 use crate::io::timer::now;
 
@@ -91,6 +92,7 @@ impl Daemon {
             peers,
             offloads: self.driver.offloads(),
             io: self.driver.counters(),
+            kernel: self.kernel.as_ref().map(KernelBond::status),
             events: self.events.aged(now),
         };
         serde_json::to_value(status).unwrap_or_default()

@@ -1,9 +1,8 @@
 //! Taking over another configuration while packets flow.
 
 use super::{Daemon, Side};
-use crate::config::{self, Config, Mode};
+use crate::config::{self, Config};
 use crate::daemon::reload::{self, Outcome};
-use crate::daemon::start::StartError;
 use crate::io::timer::now;
 
 impl Daemon {
@@ -35,9 +34,6 @@ impl Daemon {
         if !config.globals.enabled {
             missing.push(format!("{file}: 'enabled' is off: stop the daemon instead of reloading it"));
         }
-        if config.globals.mode == Mode::Kernel {
-            missing.push(StartError::KernelMode.to_string());
-        }
         if missing.is_empty() { report.config.ok_or_else(Vec::new) } else { Err(missing) }
     }
 
@@ -54,6 +50,7 @@ impl Daemon {
         }
         let found = self.peer_mtus.values().min().copied().unwrap_or(self.tunnel.mtu);
         self.tunnel.mtu = self.config.bond.mtu.unwrap_or(found);
+        self.links_changed = true;
         self.follow();
         self.look();
         waiting.iter().map(|option| format!("'{option}' needs a restart to change")).collect()
