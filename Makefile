@@ -12,6 +12,8 @@ help:
 	@echo 'make test-luci    the web pages in a headless Chromium (needs node, npm, chromium); pictures in target/luci'
 	@echo 'make bench-bond   goodput, ping, cuts and changes over emulated lines (about seven minutes)'
 	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go (about four minutes)'
+	@echo 'make cross TARGET=mipsel        a static program for a router: x86_64, aarch64, armv7hf, mipsel, mips'
+	@echo 'make ipk ARCH=mipsel_24kc       its packages for opkg; make apk for apk (OpenWrt 25.12 and later)'
 	@echo 'make lint    formatting and lints'
 	@echo 'make clean   remove what was built'
 
@@ -36,6 +38,15 @@ bench-raw:
 	$(CARGO) build --release --bin bonding
 	$(CARGO) build --release --package lab --bin bench-raw
 	@target/release/bench-raw target/release/bonding --json target/bench-raw.json
+
+.PHONY: cross ipk apk
+
+# A router's program and its packages. TARGET: x86_64, aarch64, armv7hf, mipsel, mips; ARCH: OpenWrt's word for it.
+cross:
+	@scripts/cross $(TARGET)
+
+ipk apk:
+	@scripts/package $@ $(ARCH)
 
 # Quick tests first. One profile, optimised but quickly linked, so that nothing is built twice. The end-to-end tests
 # measure rates: two at a time leave the emulated lines enough of two cores.
