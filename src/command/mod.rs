@@ -8,6 +8,7 @@ pub mod import;
 pub mod join;
 pub mod keys;
 pub mod options;
+pub mod plan;
 pub mod rpcd;
 pub mod server;
 pub mod status;
@@ -32,9 +33,9 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NO_DAEMON: u8 = 3;
 
-const COMMANDS: [&str; 16] = [
-    "run", "status", "events", "reload", "link", "check", "options", "import", "join", "server", "genkey",
-    "pubkey", "genpsk", "rpcd", "version", "help",
+const COMMANDS: [&str; 17] = [
+    "run", "status", "events", "reload", "link", "check", "plan", "options", "import", "join", "server",
+    "genkey", "pubkey", "genpsk", "rpcd", "version", "help",
 ];
 
 const HELP: &str = "\
@@ -50,6 +51,7 @@ bonding joins several internet links into one fast, safe pipe to a server.
   bonding server init | add-peer | list | show | remove
                                  be a server, and let routers in
   bonding check FILE             find the mistakes in a configuration
+  bonding plan FILE [--stop]     what a start would set up, or a stop remove; does nothing
   bonding options                all options of the configuration (--json)
   bonding import FILE            turn an mlvpn.conf into our configuration
   bonding genkey                 make a private key
@@ -103,6 +105,13 @@ pub enum Invocation {
     },
     /// Check a file.
     Check(PathBuf),
+    /// Print what a start would set up.
+    Plan {
+        /// The configuration.
+        file: PathBuf,
+        /// What a stop would remove instead.
+        stop: bool,
+    },
     /// Print the schema.
     Options {
         /// As JSON.
@@ -177,6 +186,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             Invocation::Check,
             "bonding check FILE: name every mistake in a configuration\n",
         ),
+        "plan" => parse_plan(parser),
         "import" => parse_file(
             parser,
             Invocation::Import,
@@ -377,6 +387,25 @@ fn parse_file(
     file.map(make).ok_or_else(|| "which file?".into())
 }
 
+fn parse_plan(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
+    const HELP: &str = "\
+bonding plan FILE [--stop]
+
+Prints what a start with this configuration would set up now, as far as it is not set up yet; with --stop, what a stop
+would remove. Does nothing.
+";
+    let (mut file, mut stop) = (None, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
+            Long("stop") => stop = true,
+            Value(path) if file.is_none() => file = Some(PathBuf::from(path)),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Invocation::Plan { file: file.ok_or("plan: which file?")?, stop })
+}
+
 fn no_more(
     mut parser: lexopt::Parser,
     invocation: Invocation,
@@ -409,6 +438,7 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::Routes { socket, json } => return status::routes(&socket, json, &mut out),
         Invocation::Ask { socket, request } => return answer(&socket, &request, &mut out),
         Invocation::Check(file) => check::run(&file, &mut out),
+        Invocation::Plan { file, stop } => plan::run(&file, stop, &mut out),
         Invocation::Options { json } => options::run(json, &mut out),
         Invocation::Join(options) => join::run(&options, &mut out),
         Invocation::Server(invocation) => server::run(&invocation, &mut out),

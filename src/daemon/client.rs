@@ -311,6 +311,12 @@ impl Client {
         Ok(())
     }
 
+    /// Where a link is, or why it is nowhere; `None` if there is no such link.
+    pub fn place(&self, name: &str) -> Option<Result<&Place, &str>> {
+        let link = self.links.iter().find(|link| link.config.name == name)?;
+        Some(link.place.as_ref().map_err(String::as_str))
+    }
+
     /// Where the links are, by their names.
     pub fn places(&self) -> BTreeMap<String, LinkPlace> {
         let place = |link: &Link| LinkPlace {

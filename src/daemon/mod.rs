@@ -26,5 +26,5 @@ pub mod service;
 pub mod start;
 pub mod status;
 
-pub use service::Daemon;
+pub use service::{Daemon, plan};
 pub use start::{Options, StartError, run};

@@ -3,6 +3,7 @@
 mod answers;
 mod enslaving;
 mod placing;
+pub mod plan;
 mod reloading;
 
 use std::collections::BTreeMap;

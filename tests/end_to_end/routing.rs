@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::bond::Bond;
+use lab::bond::{Bond, End};
 use lab::emulator::Direction;
 use lab::namespace::Namespace;
 use lab::scenario::Scenario;
@@ -51,7 +51,28 @@ fn a_stopped_daemon_leaves_nothing_behind() {
     let running = state(&network.router);
     assert!(running.iter().any(|line| line.contains("bond0")), "{running:#?}");
     assert!(running.len() > before[0].len() + 8, "routes, rules and addresses were set");
+
+    let file = bond.config(End::Client).display().to_string();
+    let plan = |bond: &Bond, arguments: &[&str]| {
+        let arguments = [&["plan", file.as_str()], arguments].concat();
+        bond.execute(End::Client, &arguments).expect("a plan")
+    };
+    let begin = |text: &str, word: &str| text.lines().filter(|line| line.trim().starts_with(word)).count();
+    let again = plan(&bond, &[]);
+    assert_eq!(begin(&again, "add") + begin(&again, "remove") + begin(&again, "create"), 0, "{again}");
+    let removed = plan(&bond, &["--stop"]);
+    assert!(begin(&removed, "remove") > 8 && removed.contains("remove TUN device bond0"), "{removed}");
+    assert_eq!(state(&network.router), running, "a plan does nothing");
+
     bond.stop().expect("both daemons stop");
+    assert_eq!([state(&network.router), state(&network.server)], before);
+    let anew = plan(&bond, &[]);
+    // The device itself and its MTU are no steps of their own.
+    assert!(
+        begin(&anew, "add") + 2 >= begin(&removed, "remove") && anew.contains("create TUN device bond0"),
+        "{anew}"
+    );
+    assert!(plan(&bond, &["--stop"]).contains("nothing"));
     assert_eq!([state(&network.router), state(&network.server)], before);
 }
 
