@@ -158,7 +158,9 @@ impl Bond {
         let state = &mut self.ends[end as usize];
         let mut command = Command::new(program);
         command.arg("run").arg("--config").arg(&state.config).args(["--log-level", "debug"]);
-        state.process = Some(state.namespace.spawn(command)?);
+        let process = state.namespace.spawn(command)?;
+        process.prefer();
+        state.process = Some(process);
         Ok(())
     }
 
