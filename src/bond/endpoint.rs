@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::cipher::CipherPolicy;
+use super::class::Class;
 use super::header::{DatagramType, Seal, TransportHeader};
 use super::keys::{PresharedKey, PrivateKey};
 use super::link::LinkState;
@@ -145,6 +146,13 @@ impl Endpoint {
             if !entry.peer.sender.has_session() {
                 self.handshakes.call_soon(id, now);
             }
+        }
+    }
+
+    /// Client: replaces the classes of traffic that are treated in their own way, in both directions.
+    pub fn set_classes(&mut self, id: PeerId, classes: &[Class], now: Time) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.peer.set_classes(classes, now);
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Outgoing {
     pub attempts: u8,
     /// It belongs to this link and goes over no other.
     pub pinned: Option<LinkId>,
+    /// Its class, see [`super::class`].
+    pub class: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -295,6 +297,7 @@ mod tests {
             born: Time::ZERO,
             attempts: 1,
             pinned: None,
+            class: 0,
         }
     }
 

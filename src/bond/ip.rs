@@ -9,6 +9,8 @@ use super::wire::BUCKETS;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const SCTP: u8 = 132;
+const UDP_LITE: u8 = 136;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 /// IPv6 extension headers are followed at most so far.
@@ -37,6 +39,8 @@ pub struct PacketInfo {
     pub dscp: u8,
     /// Where the IP header begins; `None` when what an Ethernet frame carries is no IP packet.
     pub network: Option<usize>,
+    /// The class, once it is known ([`super::class`]); 0 is none.
+    pub class: u8,
 }
 
 /// Sorts packets into flows. The hash is keyed, so that nobody can aim at a bucket.
@@ -61,7 +65,7 @@ impl Classifier {
         let (mut tcp, mut pure_ack) = (None, false);
         if ip.first_fragment {
             match ip.protocol {
-                TCP | UDP => hash.add(payload.get(..4).unwrap_or(&[])),
+                TCP | UDP | SCTP | UDP_LITE => hash.add(payload.get(..4).unwrap_or(&[])),
                 ICMP | ICMPV6 => hash.add(payload.get(4..6).unwrap_or(&[])),
                 _ => {}
             }
@@ -83,6 +87,7 @@ impl Classifier {
             ecn: ip.traffic_class & 3,
             dscp: ip.traffic_class >> 2,
             network: Some(0),
+            class: 0,
         })
     }
 
@@ -105,6 +110,7 @@ impl Classifier {
             ecn: 0,
             dscp: 0,
             network: None,
+            class: 0,
         })
     }
 }
@@ -125,6 +131,14 @@ fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
         6 => packet.get(v6..)?.first_chunk::<16>().map(|a| IpAddr::V6(Ipv6Addr::from(*a))),
         _ => None,
     }
+}
+
+/// Source and destination port of TCP, UDP, SCTP and UDP-Lite; `None` in all parts of a fragmented packet.
+pub fn ports(packet: &[u8]) -> Option<(u16, u16)> {
+    let ip = Ip::parse(packet)
+        .filter(|ip| ip.first_fragment && matches!(ip.protocol, TCP | UDP | SCTP | UDP_LITE))?;
+    let &[a, b, c, d] = packet.get(ip.payload..)?.first_chunk::<4>()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }
 
 /// Marks "congestion experienced" on a packet whose sender understands it. False when it does not.

@@ -8,8 +8,10 @@
 //! An [`Endpoint`] is one end of the bond with all its peers. A peer has a sending half ([`sender`]) and a receiving
 //! half ([`receiver`]) that share nothing but small messages. Time and randomness are passed in.
 
+pub mod announcement;
 pub mod capacity;
 pub mod cipher;
+pub mod class;
 mod cookie;
 pub mod endpoint;
 pub mod ethernet;
@@ -47,6 +49,7 @@ use std::net::{IpAddr, SocketAddr};
 #[cfg(test)]
 mod pinned_tests;
 
+pub use class::{Class, Selector, Treatment};
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use link::LinkState;
 pub use packet::{Packet, Pool};

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use super::announcement::{Announcer, Listener};
+use super::class::Class;
 use super::keys::{PresharedKey, PublicKey};
 use super::link::{Link, LinkState, Settings};
 use super::receiver::{Opened, Receiver};
 use super::routing::IpPrefix;
 use super::sender::Sender;
 use super::session::{Lifetimes, Lineage};
-use super::status::{LinkStatus, PeerStatus};
+use super::status::{LinkStatus, PeerStatus, RuleStatus};
 use super::wire::{Frame, Hello};
 use super::{LinkId, Origin, Path, PeerId, Policy, Time, ethernet, ip};
 
@@ -180,6 +182,8 @@ pub struct Peer {
     pub rekeys: u64,
     /// Inner packets from addresses that are not the peer's.
     pub spoofed: u64,
+    announcer: Announcer,
+    listener: Listener,
     keepalive: Duration,
     up: bool,
     since: Time,
@@ -204,6 +208,8 @@ impl Peer {
             config,
             rekeys: 0,
             spoofed: 0,
+            announcer: Announcer::default(),
+            listener: Listener::default(),
             keepalive: timing.keepalive,
             up: false,
             since: now,
@@ -242,6 +248,12 @@ impl Peer {
     /// What we ask for.
     pub fn settings(&self) -> Vec<u8> {
         vec![self.sender.scheduler.policy().code(), self.config.payload.code()]
+    }
+
+    /// Client: replaces the classes of traffic, here and at the server.
+    pub fn set_classes(&mut self, classes: &[Class], now: Time) {
+        self.sender.classes.set(classes, false);
+        self.announcer.set(classes, now);
     }
 
     /// Client: adds a link or changes what changed in it. `token` is fresh randomness.
@@ -299,8 +311,11 @@ impl Peer {
         if lineage.is_new() {
             self.sender.restart(now);
             self.receiver.restart();
+            self.announcer.restart(now);
             if !self.config.initiator {
                 self.sender.links.clear();
+                self.listener = Listener::default();
+                self.sender.classes.set(&[], true);
             }
         } else {
             self.rekeys += 1;
@@ -320,6 +335,7 @@ impl Peer {
         let (allowed, spoofed) = (&self.config.allowed, &mut self.spoofed);
         let (payload, agreed) = (self.config.payload, self.differs.is_none());
         let (sender, keepalive, limit) = (&mut self.sender, self.keepalive, self.config.upload);
+        let (announcer, listener) = (&mut self.announcer, &mut self.listener);
         let mut closed = false;
         let server = !self.config.initiator;
         if let Some(link) = sender.link(opened.link) {
@@ -338,6 +354,18 @@ impl Peer {
                 if let Some(link) = sender.link(opened.link).filter(|_| !known) {
                     link.heard_from(path, token, now);
                 }
+            }
+            Frame::Classes { generation, total, first, classes } if server => {
+                if let Some((held, complete)) = listener.take(*generation, *total, *first, classes) {
+                    if let Some(classes) = complete {
+                        sender.classes.set(&classes, true);
+                    }
+                    let reply = Frame::ClassesReply { generation: *generation, held };
+                    sender.push_frame(opened.link, &reply, now);
+                }
+            }
+            Frame::ClassesReply { generation, held } if !server => {
+                announcer.answered(*generation, *held, now)
             }
             frame => sender.handle_frame(opened.link, path, frame, now),
         };
@@ -360,7 +388,23 @@ impl Peer {
         });
         self.sender.handle_timeout(now);
         self.send_reports(now);
+        self.announce(now);
         self.watch(now, events);
+    }
+
+    /// The link that carries announcements, while one does.
+    fn announces_over(&self) -> Option<LinkId> {
+        let usable = self.sender.links.iter().find(|link| link.is_usable());
+        usable.filter(|_| self.config.initiator && self.up).map(|link| link.id)
+    }
+
+    /// Client: tells the server of classes that it does not have.
+    fn announce(&mut self, now: Time) {
+        if let Some(link) = self.announces_over()
+            && let Some(frame) = self.announcer.poll(now)
+        {
+            self.sender.push_frame(link, &frame, now);
+        }
     }
 
     /// Hands reports that are due to the sending half.
@@ -371,7 +415,9 @@ impl Peer {
 
     /// When [`Peer::tick`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.sender.poll_timeout().into_iter().chain(self.receiver.poll_timeout()).min()
+        let announcement = self.announcer.poll_timeout().filter(|_| self.announces_over().is_some());
+        let halves = self.sender.poll_timeout().into_iter().chain(self.receiver.poll_timeout());
+        halves.chain(announcement).min()
     }
 
     /// At least one link carries traffic.
@@ -466,6 +512,7 @@ impl Peer {
             resequencer_held: resequencer.held(),
             gaps_given_up: resequencer.gaps_given_up(),
             duplicates: resequencer.duplicates(),
+            rules: self.sender.classes.counts().map(RuleStatus::of).collect(),
             links: self.sender.links.iter().map(|link| self.link_status(link, now)).collect(),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::cipher::Cipher;
+use super::class::{Classes, Copies};
 use super::flight::{Flight, MAX_ATTEMPTS, Outgoing, TOO_OLD};
 use super::header::Seal;
 use super::ip::{Classifier, PacketInfo, clamp_mss};
@@ -36,6 +37,8 @@ pub struct Sender {
     pub sealer: Sealer,
     /// Decides which link takes the next packet.
     pub scheduler: Scheduler,
+    /// Packets that are treated otherwise.
+    pub classes: Classes,
     /// Inner packets and bytes accepted.
     pub packets: u64,
     /// Bytes of them.
@@ -73,6 +76,7 @@ impl Sender {
             links: Vec::new(),
             sealer: Sealer::new(lifetimes),
             scheduler: Scheduler::new(policy),
+            classes: Classes::default(),
             packets: 0,
             bytes: 0,
             resent: 0,
@@ -153,7 +157,10 @@ impl Sender {
 
     /// Takes an inner packet. False when it is no IP packet.
     pub fn enqueue(&mut self, packet: Packet, now: Time) -> bool {
-        let info = self.classifier.parse(&packet);
+        let mut info = self.classifier.parse(&packet);
+        if let Some(info) = &mut info {
+            info.class = self.classes.classify(&packet, info);
+        }
         self.push(packet, info, None, now)
     }
 
@@ -481,7 +488,9 @@ impl Sender {
                     continue;
                 }
             }
-            let choice = self.scheduler.choose(&self.candidates, &facts, now)?;
+            self.classes.restrict(info.class, &mut self.candidates);
+            let scheduler = self.classes.scheduler(info.class, &mut self.scheduler);
+            let choice = scheduler.choose(&self.candidates, &facts, now)?;
             let id = match choice {
                 Choice::Send(id) | Choice::Stage(id) => id,
                 Choice::Wait(until) => {
@@ -492,7 +501,8 @@ impl Sender {
             };
             let (packet, info) = self.queue.pop()?;
             let ordered = info.tcp.is_some() && !info.pure_ack && pinned.is_none();
-            let outgoing = Outgoing { pinned, ..self.outgoing(packet, info.bucket, ordered, now) };
+            let outgoing = self.outgoing(packet, info.bucket, ordered, now);
+            let outgoing = Outgoing { pinned, class: info.class, ..outgoing };
             match self.links.iter_mut().find(|l| l.id == id) {
                 Some(link) if matches!(choice, Choice::Stage(_)) => link.staged.push(outgoing),
                 _ => return Some(self.fit(id, outgoing, now)),
@@ -529,8 +539,9 @@ impl Sender {
                 self.give_up(outgoing, now);
                 continue;
             }
-            let (length, pinned) = (outgoing.packet.len(), outgoing.pinned);
+            let (length, pinned, class) = (outgoing.packet.len(), outgoing.pinned, outgoing.class);
             self.find_candidates(length, now);
+            self.classes.restrict(class, &mut self.candidates);
             if let Some(link) = pinned {
                 self.candidates.retain(|candidate| candidate.link == link);
                 if self.candidates.is_empty() {
@@ -575,16 +586,26 @@ impl Sender {
             sequence = flow.next;
             flow.next = (flow.next + 1) & (wire::SEQUENCES - 1);
         }
-        Outgoing { packet, kind: Kind::Data, ordered, bucket, sequence, born: now, attempts: 0, pinned: None }
+        Outgoing {
+            packet,
+            kind: Kind::Data,
+            ordered,
+            bucket,
+            sequence,
+            born: now,
+            attempts: 0,
+            pinned: None,
+            class: 0,
+        }
     }
 
     /// Makes an outgoing packet fit its link: splits it when it is too long, and plans copies when the policy asks.
     fn fit(&mut self, id: LinkId, outgoing: Outgoing, now: Time) -> (LinkId, Outgoing) {
         let Some(link) = self.links.iter().find(|l| l.id == id) else { return (id, outgoing) };
         let room = link.room();
-        if self.scheduler.policy() == Policy::Redundant && outgoing.attempts == 0 && outgoing.pinned.is_none()
-        {
-            self.plan_copies(id, &outgoing, now);
+        let copies = self.classes.copies(outgoing.class, self.scheduler.policy());
+        if copies != Copies::No && outgoing.attempts == 0 && outgoing.pinned.is_none() {
+            self.plan_copies(id, &outgoing, copies, now);
         }
         if outgoing.packet.len() <= room || outgoing.kind != Kind::Data {
             return (id, outgoing);
@@ -605,11 +626,20 @@ impl Sender {
         }
     }
 
-    fn plan_copies(&mut self, id: LinkId, outgoing: &Outgoing, now: Time) {
+    /// Plans copies on the other links. Unless they are forced, only where nothing else waits to be sent: a link that is
+    /// free now would be idle.
+    fn plan_copies(&mut self, id: LinkId, outgoing: &Outgoing, copies: Copies, now: Time) {
+        let waits = || !self.queue.is_empty() || self.links.iter().any(|l| !l.staged.is_empty());
+        let latest = match copies {
+            Copies::Forced => now + RESEND_AHEAD,
+            _ if !self.resends.is_empty() || waits() => return,
+            _ => now,
+        };
         self.find_candidates(outgoing.packet.len(), now);
+        self.classes.restrict(outgoing.class, &mut self.candidates);
         for other in &self.candidates {
             let fits = self.links.iter().any(|l| l.id == other.link && l.room() >= outgoing.packet.len());
-            if other.link == id || !fits || other.free > now + RESEND_AHEAD {
+            if other.link == id || !fits || other.free > latest {
                 continue;
             }
             let mut packet = self.pool.take();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::class::RuleCount;
 use super::link::LinkState;
 
 /// One end of the bond.
@@ -58,8 +59,27 @@ pub struct PeerStatus {
     pub gaps_given_up: u64,
     /// Second copies that were dropped.
     pub duplicates: u64,
+    /// The rules for classes of traffic, in their order.
+    pub rules: Vec<RuleStatus>,
     /// Its links.
     pub links: Vec<LinkStatus>,
+}
+
+/// One rule for a class of traffic in the bond.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuleStatus {
+    /// Its number among the client's rules, from 0.
+    pub rule: u8,
+    /// Inner packets that we sent by it.
+    pub tx_packets: u64,
+    /// Bytes of them.
+    pub tx_bytes: u64,
+}
+
+impl RuleStatus {
+    pub(super) fn of(count: RuleCount) -> Self {
+        RuleStatus { rule: count.rule, tx_packets: count.packets, tx_bytes: count.bytes }
+    }
 }
 
 /// One link of a peer.

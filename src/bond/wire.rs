@@ -255,7 +255,28 @@ pub enum Frame<'a> {
         /// Ticks from its first packet to its last.
         ticks: u32,
     },
+    /// A part of the client's list of classes ([`super::announcement`]).
+    Classes {
+        /// Names the list.
+        generation: u8,
+        /// Classes in the list.
+        total: u16,
+        /// Classes before this part.
+        first: u16,
+        /// The classes of this part, at most [`MAX_CLASS_BYTES`].
+        classes: &'a [u8],
+    },
+    /// How many classes of a list the server holds.
+    ClassesReply {
+        /// Names the list.
+        generation: u8,
+        /// Classes.
+        held: u16,
+    },
 }
+
+/// The longest part of a list of classes, in bytes.
+pub const MAX_CLASS_BYTES: usize = 255;
 
 const PADDING: u8 = 0;
 const REPORT: u8 = 1;
@@ -270,6 +291,8 @@ const MTU_PROBE: u8 = 9;
 const MTU_REPLY: u8 = 10;
 const TRAIN: u8 = 11;
 const TRAIN_REPLY: u8 = 12;
+const CLASSES: u8 = 13;
+const CLASSES_REPLY: u8 = 14;
 
 impl Frame<'_> {
     /// Appends the frame.
@@ -327,6 +350,18 @@ impl Frame<'_> {
                 out.extend_from_slice(&[TRAIN_REPLY, *link, *id]);
                 out.extend_from_slice(&bytes.to_be_bytes());
                 out.extend_from_slice(&ticks.to_be_bytes());
+            }
+            Frame::Classes { generation, total, first, classes } => {
+                out.extend_from_slice(&[CLASSES, *generation]);
+                out.extend_from_slice(&total.to_be_bytes());
+                out.extend_from_slice(&first.to_be_bytes());
+                let classes = &classes[..classes.len().min(MAX_CLASS_BYTES)];
+                out.push(classes.len() as u8);
+                out.extend_from_slice(classes);
+            }
+            Frame::ClassesReply { generation, held } => {
+                out.extend_from_slice(&[CLASSES_REPLY, *generation]);
+                out.extend_from_slice(&held.to_be_bytes());
             }
         }
     }
@@ -433,6 +468,12 @@ impl<'a> Frames<'a> {
                 bytes: self.u32()?,
                 ticks: self.u32()?,
             },
+            CLASSES => {
+                let (generation, total, first) = (self.u8()?, self.u16()?, self.u16()?);
+                let length = usize::from(self.u8()?);
+                Frame::Classes { generation, total, first, classes: self.slice(length)? }
+            }
+            CLASSES_REPLY => Frame::ClassesReply { generation: self.u8()?, held: self.u16()? },
             _ => return None,
         })
     }
@@ -492,6 +533,8 @@ mod tests {
             Frame::MtuReply { link: 1, size: 1492 },
             Frame::Train { id: 1, index: 2, count: 10 },
             Frame::TrainReply { link: 0, id: 1, bytes: 15_000, ticks: 99 },
+            Frame::Classes { generation: 1, total: 300, first: 256, classes: &[1, 2, 3] },
+            Frame::ClassesReply { generation: 1, held: 257 },
         ]
     }
 

@@ -165,6 +165,13 @@ fn render_peer(peer: &Value, status: &Value, paint: Paint, text: &mut String) {
         number(peer, "duplicates"),
     );
     text.push_str(&wrap(&counts, 2));
+    for rule in peer["rules"].as_array().into_iter().flatten() {
+        let at = number(rule, "rule");
+        let name = usize::try_from(at).ok().and_then(|at| status["rules"][at].as_str());
+        let name = name.map_or_else(|| format!("number {}", at + 1), str::to_owned);
+        let (packets, sent) = (number(rule, "tx_packets"), bytes(number(rule, "tx_bytes")));
+        text.push_str(&wrap(&format!("rule {name}: {sent} sent in {packets} packets"), 2));
+    }
     if !links.is_empty() {
         let _ = write!(text, "\n{}", links_table(links, status, paint));
     }

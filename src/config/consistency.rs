@@ -452,8 +452,11 @@ fn check_overlaps(mut nets: Vec<(IpNet, usize, &str)>, sourced: &Sourced, log: &
 const MAX_RULES: usize = 90;
 /// How many rules of the kernel one rule may take.
 const MAX_COMBINATIONS: usize = 64;
+/// How many combinations all rules inside the bond may have together.
+const MAX_CLASSES: usize = crate::bond::class::MAX_CLASSES;
 
 fn check_rules(sourced: &Sourced, log: &mut Log<'_>) {
+    let mut classes = 0;
     if let Some(section) = sourced.rules_at.get(MAX_RULES) {
         log.error(
             At { section: Some(*section), ..At::default() },
@@ -478,6 +481,13 @@ fn check_rules(sourced: &Sourced, log: &mut Log<'_>) {
                 );
             }
             Action::Bond { policy, .. } => {
+                if sourced.config.globals.mode == Mode::Kernel {
+                    let option = if policy.is_some() { "policy" } else { "link" };
+                    log.warning(
+                        at(section, option),
+                        "has no effect: the kernel spreads the packets (`option mode 'kernel'`)",
+                    );
+                }
                 if given(log, section, "force") && *policy != Some(Policy::Redundant) {
                     log.warning(at(section, "force"), "has no effect without `option policy 'redundant'`");
                 }
@@ -509,6 +519,16 @@ fn check_rules(sourced: &Sourced, log: &mut Log<'_>) {
                 At { section, ..At::default() },
                 format!("has {combinations} combinations of protocols, addresses and ports; at most {MAX_COMBINATIONS}: split it"),
             );
+        }
+        if matches!(rule.action, Action::Bond { .. }) {
+            let before = classes;
+            classes += combinations.min(MAX_COMBINATIONS);
+            if before <= MAX_CLASSES && classes > MAX_CLASSES {
+                log.error(
+                    At { section, ..At::default() },
+                    format!("the rules up to this one have {classes} combinations together; at most {MAX_CLASSES} count"),
+                );
+            }
         }
         let ports = rule.protocols.iter().all(|protocol| matches!(protocol, 6 | 17 | 132 | 136));
         for (option, used) in

@@ -14,7 +14,7 @@ use super::mapping;
 use super::outside::Exit;
 use super::places::Names;
 use super::status::LinkPlace;
-use crate::bond::{LinkConfig, LinkId, LinkState, MAX_LINKS, Path, PeerId, SocketId, Time};
+use crate::bond::{Class, LinkConfig, LinkId, LinkState, MAX_LINKS, Path, PeerId, SocketId, Time};
 use crate::config::key::{PublicKey, Secret};
 use crate::config::value::Host;
 use crate::config::{self, Config};
@@ -106,6 +106,8 @@ pub struct Client {
     /// When it was started, as long as that counts: until the bond is up for the first time, or has not come up in
     /// [`START`].
     starting: Option<Time>,
+    /// The classes of traffic that the core was told.
+    classes: Vec<Class>,
 }
 
 impl Client {
@@ -121,8 +123,10 @@ impl Client {
             names: Names::default(),
             up: false,
             starting: Some(now),
+            classes: Vec::new(),
         };
         client.take_links(config, driver, now);
+        client.take_classes(config, driver, now);
         Some(client)
     }
 
@@ -140,6 +144,7 @@ impl Client {
                 endpoint.remove_peer(self.peer, now);
                 self.peer = endpoint.add_peer(server, now);
                 self.up = false;
+                self.classes.clear();
                 for link in &mut self.links {
                     link.told = None;
                     link.state = None;
@@ -148,6 +153,7 @@ impl Client {
             self.identity = identity;
         }
         self.take_links(config, driver, now);
+        self.take_classes(config, driver, now);
     }
 
     /// The server, in the core.
@@ -351,6 +357,16 @@ impl Client {
         let Some((_, place)) = best else { return DefaultRoute::Untouched };
         let gateway = |family| place.resolved.path(family).map(|path| path.gateway);
         DefaultRoute::Link { index: place.index, v4: gateway(Family::V4), v6: gateway(Family::V6) }
+    }
+
+    /// Tells the core the rules for classes of traffic. To be called when the links have their numbers.
+    fn take_classes(&mut self, config: &Config, driver: &mut Driver, now: Time) {
+        let number = |name: &str| self.links.iter().find(|link| link.config.name == name).map(|link| link.id);
+        let classes = mapping::classes(config, number);
+        if classes != self.classes {
+            driver.endpoint_mut().set_classes(self.peer, &classes, now);
+            self.classes = classes;
+        }
     }
 
     fn take_links(&mut self, config: &Config, driver: &mut Driver, now: Time) {

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use crate::bond::cipher::{Cipher, CipherList, CipherPolicy, has_aes_instructions};
+use crate::bond::class::bit;
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey};
-use crate::bond::{EndpointConfig, IpPrefix, LinkConfig, LinkId, Path, Payload, PeerConfig, Policy};
+use crate::bond::{
+    Class, EndpointConfig, IpPrefix, LinkConfig, LinkId, Path, Payload, PeerConfig, Policy, Selector,
+    Treatment,
+};
 use crate::config::key::Secret;
 use crate::config::value::{IpNet, Rate};
-use crate::config::{self, Config, Mode, TunnelType};
+use crate::config::{self, Action, Config, Mode, TunnelType};
 
 /// How often idle links are probed where no link says otherwise.
 const KEEPALIVE: Duration = Duration::from_millis(1_500);
@@ -108,6 +112,49 @@ pub fn link(link: &config::Link, id: LinkId, path: Option<Path>, enabled: bool) 
 /// Without a weight, the configured rate counts, in units of 100 kbit/s.
 fn weight_of(link: &config::Link) -> u32 {
     link.upload.map_or(1, |rate| u32::try_from(rate.0 / 100_000).unwrap_or(u32::MAX).clamp(1, 10_000))
+}
+
+/// The classes of traffic that are treated in their own way inside the bond, by the links' numbers.
+pub fn classes(config: &Config, number: impl Fn(&str) -> Option<LinkId>) -> Vec<Class> {
+    let mut classes = Vec::new();
+    for (rule, at) in config.rules.iter().zip(0u8..) {
+        let Action::Bond { policy: wanted, links, force } = &rule.action else { continue };
+        let links = links.iter().filter_map(|name| number(name)).fold(0, |links, id| links | bit(id));
+        let treatment = Treatment { policy: wanted.map(policy), links, forced: *force };
+        classes.extend(selectors(rule).map(|selector| Class { rule: at, selector, treatment }));
+    }
+    classes
+}
+
+/// A selector has one value a condition; a rule may list several of each.
+fn selectors(rule: &config::Rule) -> impl Iterator<Item = Selector> {
+    let dscp = rule.dscp.iter().fold(0, |set: u64, codepoint| set | 1 << (codepoint & 63));
+    let mut selectors = vec![Selector { dscp, ..Selector::default() }];
+    let net = |net: &IpNet| Some(prefix(net));
+    let ports = |range: &std::ops::RangeInclusive<u16>| Some((*range.start(), *range.end()));
+    each(&mut selectors, &rule.protocols, |selector, protocol| selector.protocol = Some(*protocol));
+    each(&mut selectors, &rule.sources, |selector, value| selector.source = net(value));
+    each(&mut selectors, &rule.destinations, |selector, value| selector.destination = net(value));
+    each(&mut selectors, &rule.source_ports, |selector, value| selector.source_ports = ports(value));
+    each(&mut selectors, &rule.destination_ports, |selector, value| {
+        selector.destination_ports = ports(value)
+    });
+    selectors.into_iter()
+}
+
+/// Every selector with every value; as it is where there are no values.
+fn each<T>(selectors: &mut Vec<Selector>, values: &[T], set: impl Fn(&mut Selector, &T)) {
+    if values.is_empty() {
+        return;
+    }
+    let before = std::mem::take(selectors);
+    for selector in before {
+        selectors.extend(values.iter().map(|value| {
+            let mut selector = selector.clone();
+            set(&mut selector, value);
+            selector
+        }));
+    }
 }
 
 /// A network.

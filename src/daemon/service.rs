@@ -275,13 +275,6 @@ impl Daemon {
         if globals.cipher == Cipher::None {
             log::warn!("cipher 'none': data travels in the clear where the other end allows it too");
         }
-        let is_inside =
-            |rule: &crate::config::Rule| matches!(rule.action, crate::config::Action::Bond { .. });
-        if self.config.rules.iter().any(is_inside) {
-            log::warn!(
-                "this version has one policy for all traffic in the bond: only rules with 'outside' have an effect"
-            );
-        }
         if self.config.bond.watchdog.is_some() {
             log::warn!("this version has no watchdog: the options 'watchdog…' have no effect");
         }

@@ -46,6 +46,8 @@ pub struct Status<'a> {
     pub peers: BTreeMap<u32, String>,
     /// What passes between program and kernel in batches.
     pub offloads: ActiveOffloads,
+    /// The names of a client's rules, by their numbers in the core's part.
+    pub rules: Vec<&'a str>,
     /// What was lost between core and kernel.
     pub io: &'a IoCounters,
     /// Kernel mode's devices; `null` in user mode.

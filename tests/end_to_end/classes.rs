@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::bond::{Bond, End, links_in_state};
-use lab::emulator::{Capture, Cut};
+use lab::emulator::{Capture, Cut, Direction};
 use lab::packet::Header;
 use lab::scenario::Scenario;
 use lab::topology::{Plan, Topology};
+use lab::traffic::Tcp;
+use serde_json::Value;
 
 use crate::{network, setup};
 
@@ -92,4 +94,30 @@ fn a_class_leaves_outside_the_bond_by_the_first_link_that_works() {
     plain(&captures[1]);
     assert!(is_answered(&network, PORT), "by the other link");
     assert!(plain(&captures[0]) >= 2, "there and back by the second link of the rule");
+}
+
+#[test]
+fn a_class_stays_on_its_link_in_both_directions() {
+    let Some(network) = network("class on a link", Plan::new(Scenario::sym2())) else { return };
+    let rule = "config rule 'bulk'\n\toption proto 'tcp'\n\toption link 'line2'\n";
+    let bond = start(&network, rule);
+    let knows = |status: &Value| {
+        status["endpoint"]["peers"][0]["rules"].as_array().is_some_and(|rules| rules.len() == 1)
+    };
+    bond.wait_for(End::Server, LIMIT, knows).expect("the server is told the rule");
+    let transfer = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(2);
+    for (direction, report) in [
+        (Direction::Down, transfer.clone().run().expect("a download")),
+        (Direction::Up, transfer.clone().upload().run().expect("an upload")),
+    ] {
+        let carried = [0, 1].map(|line| network.line(line).counters(direction).bytes);
+        println!("{direction:?}: {} bytes, the lines have carried {carried:?}", report.bytes);
+        assert!(
+            report.bytes > 200_000 && carried[1] > report.bytes,
+            "{direction:?}: line 2 carries the class"
+        );
+        assert!(carried[0] < report.bytes / 5, "{direction:?}: line 1 carries what is not of the class");
+    }
+    let status = bond.command(End::Client, &["status"]).expect("a status");
+    assert!(status.contains("rule bulk: "), "{status}");
 }

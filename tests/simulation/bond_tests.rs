@@ -33,7 +33,7 @@ fn reaches(scenario: &Scenario, config: &BondConfig, plan: &Plan, least: f64) {
 
 #[test]
 fn one_stream_gets_the_sum_of_two_equal_lines() {
-    for policy in [Policy::Adaptive, Policy::Weighted, Policy::RoundRobin] {
+    for policy in [Policy::Adaptive, Policy::Weighted, Policy::RoundRobin, Policy::Redundant] {
         for sender in Side::BOTH {
             reaches(&scenarios::sym2(), &BondConfig::with_policy(policy), &Plan::new(sender), 0.85);
         }
@@ -49,12 +49,10 @@ fn eight_streams_get_the_sum_when_each_stays_on_a_link() {
 }
 
 #[test]
-fn one_link_at_a_time_and_copies_on_all_get_one_line() {
-    for policy in [Policy::ActiveBackup, Policy::Redundant] {
-        let outcome =
-            transfer(&scenarios::sym2(), &BondConfig::with_policy(policy), &Plan::new(Side::Server), 1);
-        assert!((0.4..0.48).contains(&outcome.efficiency), "{policy:?}: {outcome:?}");
-    }
+fn one_link_at_a_time_gets_one_line() {
+    let config = BondConfig::with_policy(Policy::ActiveBackup);
+    let outcome = transfer(&scenarios::sym2(), &config, &Plan::new(Side::Server), 1);
+    assert!((0.4..0.48).contains(&outcome.efficiency), "{outcome:?}");
 }
 
 #[test]

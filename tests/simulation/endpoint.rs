@@ -7,8 +7,8 @@ use bonding::bond::cipher::{CipherList, CipherPolicy};
 use bonding::bond::keys::PrivateKey;
 use bonding::bond::status::PeerStatus;
 use bonding::bond::{
-    Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkState, Origin, Path, Payload, PeerConfig,
-    Policy, Time,
+    Class, Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkState, Origin, Path, Payload,
+    PeerConfig, Policy, Time,
 };
 use lab::random::Random;
 
@@ -30,6 +30,8 @@ pub struct BondConfig {
     pub rates_configured: bool,
     /// Priority of each link; 0 where the list ends.
     pub priorities: Vec<u8>,
+    /// Classes of traffic, at the client.
+    pub classes: Vec<Class>,
 }
 
 impl Default for BondConfig {
@@ -42,6 +44,7 @@ impl Default for BondConfig {
             ipv6: false,
             rates_configured: false,
             priorities: Vec::new(),
+            classes: Vec::new(),
         }
     }
 }
@@ -159,6 +162,7 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
         events: Vec::new(),
     };
     if side == Side::Client {
+        bond.endpoint.set_classes(peer, &config.classes, began);
         for (line, pair) in scenario.lines.iter().enumerate() {
             let known = |rate: Option<u64>| rate.filter(|_| config.rates_configured);
             let link = LinkConfig {

@@ -5,6 +5,7 @@
 
 mod baseline;
 mod bond_tests;
+mod class_tests;
 mod endpoint;
 mod measure;
 mod model_tests;

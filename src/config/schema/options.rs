@@ -538,7 +538,7 @@ const RULE: &[OptionSpec] = &[
         "dscp",
         Kind::Dscp,
         "",
-        "The DSCP values it matches; not with `outside`, for which the firewall can mark such packets.",
+        "The DSCP values it matches, in each direction those of its own packets; not with `outside`, for which the firewall can mark such packets.",
     )),
     advanced(
         "mark",
@@ -547,7 +547,12 @@ const RULE: &[OptionSpec] = &[
         "The firewall mark it matches; only with `outside`, since a mark does not pass the tunnel device.",
     ),
     option("policy", POLICIES, "", "How matching traffic is spread."),
-    list(option("link", Kind::Name, "", "The links that may carry matching traffic.")),
+    list(option(
+        "link",
+        Kind::Name,
+        "",
+        "The links that may carry matching traffic; while none of them is up, all may.",
+    )),
     option(
         "outside",
         Kind::Bool,

@@ -91,6 +91,7 @@ impl Daemon {
             links,
             peers,
             offloads: self.driver.offloads(),
+            rules: self.config.rules.iter().map(|rule| rule.name.as_str()).collect(),
             io: self.driver.counters(),
             kernel: self.kernel.as_ref().map(KernelBond::status),
             events: self.events.aged(now),
