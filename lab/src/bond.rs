@@ -314,6 +314,9 @@ impl Bond {
             self.directory.join(format!("{name}.key")).display()
         );
         let _ = writeln!(text, "\toption control_socket '{}'", self.ends[end as usize].socket.display());
+        if end == End::Client {
+            let _ = writeln!(text, "\toption state_dir '{}'", self.directory.display());
+        }
         options(&mut text, further);
         text
     }

@@ -99,6 +99,27 @@ impl Endpoint {
         }
     }
 
+    /// A time below which all stamps of handshakes are about to be used, if one is to be stored now. See
+    /// [`LogicalClock::reservation`](super::logical_clock::LogicalClock::reservation).
+    pub fn clock_reservation(&self, now: Time) -> Option<u64> {
+        self.handshakes.clock.reservation(now)
+    }
+
+    /// Says that this reservation has been stored.
+    pub fn clock_stored(&mut self, reservation: u64) {
+        self.handshakes.clock.stored(reservation);
+    }
+
+    /// The time of handshakes, in milliseconds.
+    pub fn clock(&self, now: Time) -> u64 {
+        self.handshakes.clock.time(now)
+    }
+
+    /// Sets the clock of handshakes on to `wall` milliseconds, never back.
+    pub fn advance_clock(&mut self, wall: u64, now: Time) {
+        self.handshakes.clock.advance(wall, now);
+    }
+
     /// Adds a peer. An initiator's peer is called as soon as it has a link with a path.
     pub fn add_peer(&mut self, config: PeerConfig, now: Time) -> PeerId {
         let id = PeerId(self.next_peer);

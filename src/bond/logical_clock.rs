@@ -2,17 +2,17 @@
 //!
 //! A server refuses an initiation that is not newer than the last one, so a router that wakes up in 1970 would be shut
 //! out. The clock therefore begins above everything it may have said before: the daemon stores a *reservation*, a
-//! time below which all stamps may have been used, once an hour and not with every stamp, to spare the flash.
+//! time below which all stamps may have been used, twice a day and not with every stamp, to spare the flash.
 
 use std::time::Duration;
 
 use super::Time;
 
 /// How far ahead stamps are reserved.
-const RESERVE: u64 = 60 * 60 * 1_000;
+const RESERVE: u64 = 12 * 60 * 60 * 1_000;
 
 /// How long before its end a reservation is renewed.
-const RENEW: u64 = 10 * 60 * 1_000;
+const RENEW: u64 = 60 * 60 * 1_000;
 
 /// A source of timestamps in milliseconds, roughly since 1970, each greater than all before.
 #[derive(Clone, Debug)]
@@ -33,12 +33,12 @@ impl LogicalClock {
         LogicalClock { base: wall.max(stored.saturating_add(1)), origin: now, last: 0, stored }
     }
 
-    /// The reservation to store now, if one is due: before the first stamp, then about every 50 minutes.
+    /// The reservation to store now, if one is due: before the first stamp, then about every 11 hours.
     ///
     /// Call [`stored`](Self::stored) when it is safely on disk. A clock whose reservation cannot be stored works on;
     /// only the next start may have to wait until the wall clock has caught up.
     pub fn reservation(&self, now: Time) -> Option<u64> {
-        let time = self.time(now).max(self.last);
+        let time = self.time(now);
         (time.saturating_add(RENEW) > self.stored).then(|| time.saturating_add(RESERVE))
     }
 
@@ -47,15 +47,21 @@ impl LogicalClock {
         self.stored = self.stored.max(reservation);
     }
 
+    /// Sets the clock on to `wall` milliseconds since 1970, as when a router has learnt the date; never back.
+    pub fn advance(&mut self, wall: u64, now: Time) {
+        self.base = self.base.saturating_add(wall.saturating_sub(self.time(now)));
+    }
+
     /// A stamp: greater than every one before, and near the time that has passed.
     pub fn stamp(&mut self, now: Time) -> u64 {
         self.last = self.time(now).max(self.last.saturating_add(1));
         self.last
     }
 
-    fn time(&self, now: Time) -> u64 {
+    /// Milliseconds, not below the last stamp.
+    pub fn time(&self, now: Time) -> u64 {
         let passed = u64::try_from(now.since(self.origin).as_millis()).unwrap_or(u64::MAX);
-        self.base.saturating_add(passed)
+        self.base.saturating_add(passed).max(self.last)
     }
 }
 
@@ -97,8 +103,22 @@ mod tests {
                 last = stamp;
                 now += MINUTE;
             }
-            assert!((24..=30).contains(&writes), "{writes} writes a day");
+            assert_eq!(writes, 3, "a day");
         }
+    }
+
+    #[test]
+    fn a_date_that_is_learnt_late_is_taken_and_never_given_back() {
+        let mut now = Time::from_millis(7_000);
+        let mut clock = LogicalClock::new(None, Duration::from_secs(60), now);
+        assert_eq!(clock.stamp(now), 60_000);
+        now += MINUTE;
+        clock.advance(1_735_689_600_000, now);
+        assert_eq!(clock.stamp(now), 1_735_689_600_000);
+        assert!(clock.reservation(now).is_some());
+        now += MINUTE;
+        clock.advance(5_000, now);
+        assert_eq!(clock.stamp(now), 1_735_689_660_000);
     }
 
     #[test]
@@ -117,7 +137,7 @@ mod tests {
         let mut clock = LogicalClock::new(None, Duration::ZERO, Time::ZERO);
         let mut now = Time::ZERO;
         let mut last = clock.stamp(now);
-        for _ in 0..200 {
+        for _ in 0..2_000 {
             now += MINUTE;
             assert!(clock.reservation(now).is_some());
             let stamp = clock.stamp(now);

@@ -26,6 +26,7 @@ use serde_json::Value as Json;
 use crate::config::spelling::nearest;
 use crate::daemon;
 use crate::daemon::control::{Command as Request, LinkAction, ask};
+use crate::daemon::runner;
 
 /// The control socket where nothing else is said.
 const SOCKET: &str = "/var/run/bonding.sock";
@@ -123,6 +124,8 @@ pub enum Invocation {
     Join(join::Options),
     /// Set up a server, or change who may connect to it.
     Server(server::Invocation),
+    /// Be the process that runs scripts for a daemon.
+    RunScripts(PathBuf),
     /// Make a private key.
     GenKey,
     /// Public key of a private key.
@@ -204,6 +207,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         }
         "genpsk" => no_more(parser, Invocation::GenPsk, "bonding genpsk: make a pre-shared key\n"),
         "rpcd" => parse_rpcd(parser),
+        runner::SUBCOMMAND => parse_file(parser, Invocation::RunScripts, "for the daemon's own use\n"),
         other => Err(no_command(other)),
     }
 }
@@ -440,6 +444,15 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::Check(file) => check::run(&file, &mut out),
         Invocation::Plan { file, stop } => plan::run(&file, stop, &mut out),
         Invocation::Options { json } => options::run(json, &mut out),
+        Invocation::RunScripts(config) => {
+            drop(out);
+            return match runner::process::serve(&config) {
+                Ok(()) => 0,
+                Err(error) => {
+                    failure(&format!("{}: only the daemon starts this: {error}", runner::SUBCOMMAND))
+                }
+            };
+        }
         Invocation::Join(options) => join::run(&options, &mut out),
         Invocation::Server(invocation) => server::run(&invocation, &mut out),
         Invocation::Import(file) => import::run(&file, &mut out, &mut io::stderr()),

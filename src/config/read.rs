@@ -185,6 +185,7 @@ fn read_globals(reader: &mut Reader<'_, '_>, has_peers: bool) -> Globals {
         client_to_client: reader.flag("client_to_client"),
         control_socket: reader.path("control_socket"),
         control_group: reader.text("control_group"),
+        state_dir: reader.path("state_dir"),
         log_level: reader.one("log_level", |text| text.parse().ok()).unwrap_or(::log::LevelFilter::Info),
         log_target: match reader.text("log_target").as_deref() {
             Some("syslog") => LogTarget::Syslog,

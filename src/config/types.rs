@@ -109,6 +109,8 @@ pub struct Globals {
     pub control_socket: PathBuf,
     /// The group (name or number) that may use it beside root.
     pub control_group: Option<String>,
+    /// The directory for what must survive a reboot.
+    pub state_dir: PathBuf,
     /// How much is logged.
     pub log_level: ::log::LevelFilter,
     /// Where it is logged.

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as BlockingStream;
+use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as BlockingStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,33 +72,52 @@ impl Request {
     }
 }
 
-/// The socket; its file is removed when this is dropped.
+/// The socket, at work.
 pub struct Control {
-    path: PathBuf,
     requests: mpsc::Receiver<Request>,
     accepting: tokio::task::JoinHandle<()>,
+    _file: SocketFile,
+}
+
+/// The socket, which nobody serves yet. Making it needs privileges, serving it does not.
+pub struct Opened {
+    listener: BlockingListener,
+    file: SocketFile,
+}
+
+/// The file of the socket, removed when this is dropped.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl Control {
     /// Opens the socket for root alone, or for the members of `group` (name or number) too. A file that was left
     /// behind is replaced; a running daemon's is not.
-    pub fn bind(path: &Path, group: Option<&str>) -> io::Result<Control> {
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made as it shall be; no file is left then.
+    pub fn open(path: &Path, group: Option<&str>) -> io::Result<Opened> {
+        let group = group.map(group_id).transpose()?;
         remove_stale(path)?;
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
         let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-        let listener = UnixListener::bind(path);
+        let listener = BlockingListener::bind(path);
         nix::sys::stat::umask(mask);
         let listener = listener?;
+        let file = SocketFile(path.to_owned());
         if let Some(group) = group {
-            let id = group_id(group)?;
-            std::os::unix::fs::chown(path, None, Some(id))?;
+            std::os::unix::fs::chown(path, None, Some(group))?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         }
-        let (sender, requests) = mpsc::channel(MAX_CLIENTS);
-        let accepting = tokio::spawn(accept(listener, sender));
-        Ok(Control { path: path.to_owned(), requests, accepting })
+        listener.set_nonblocking(true)?;
+        Ok(Opened { listener, file })
     }
 
     /// The next request.
@@ -114,7 +133,20 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.accepting.abort();
-        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Opened {
+    /// Begins to serve. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime does not take the socket.
+    pub fn serve(self) -> io::Result<Control> {
+        let listener = UnixListener::from_std(self.listener)?;
+        let (sender, requests) = mpsc::channel(MAX_CLIENTS);
+        let accepting = tokio::spawn(accept(listener, sender));
+        Ok(Control { requests, accepting, _file: self.file })
     }
 }
 
@@ -202,15 +234,19 @@ fn group_id(group: &str) -> io::Result<u32> {
 mod tests {
     use super::*;
 
+    fn bind(path: &Path) -> Control {
+        Control::open(path, None).and_then(Opened::serve).unwrap()
+    }
+
     #[test]
     fn a_question_is_answered_and_nonsense_refused() {
         let path = std::env::temp_dir().join(format!("bonding-control-{}.sock", std::process::id()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut control = Control::bind(&path, None).unwrap();
+            let mut control = bind(&path);
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
-            assert_eq!(Control::bind(&path, None).err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
+            assert_eq!(Control::open(&path, None).err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
             let question = Command::Link { name: "adsl1".into(), action: LinkAction::Down };
             let (asked, at) = (question.clone(), path.clone());
             let client = std::thread::spawn(move || {
@@ -241,14 +277,14 @@ mod tests {
         let path = directory.join("control.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            drop(Control::bind(&path, None).unwrap());
+            drop(bind(&path));
             // A listener that is closed leaves its file.
             drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
             assert!(path.exists());
-            drop(Control::bind(&path, None).unwrap());
+            drop(bind(&path));
             assert!(!path.exists());
             std::fs::write(&path, "precious").unwrap();
-            let refused = Control::bind(&path, None).err().map(|error| error.kind());
+            let refused = Control::open(&path, None).err().map(|error| error.kind());
             assert_eq!(refused, Some(io::ErrorKind::AlreadyExists));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         });
@@ -260,7 +296,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("bonding-long-{}.sock", std::process::id()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let _control = Control::bind(&path, None).unwrap();
+            let _control = bind(&path);
             let mut stream = UnixStream::connect(&path).await.unwrap();
             let request = vec![b'x'; usize::try_from(MAX_REQUEST).unwrap() + 1];
             stream.write_all(&request).await.unwrap();
@@ -269,5 +305,19 @@ mod tests {
             let _ = stream.read_to_end(&mut reply).await;
             assert!(String::from_utf8_lossy(&reply).contains("not a request"));
         });
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_leaves_no_socket() {
+        let path = std::env::temp_dir().join(format!("bonding-group-{}.sock", std::process::id()));
+        let error = Control::open(&path, Some("no-such-group")).err().unwrap();
+        assert_eq!(error.to_string(), "there is no group 'no-such-group'");
+        assert!(!path.exists());
+        // A group by number needs no name; who is not root may give the socket to their own groups only.
+        let group = nix::unistd::getegid().to_string();
+        let opened = Control::open(&path, Some(&group)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        drop(opened);
+        assert!(!path.exists());
     }
 }

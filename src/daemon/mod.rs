@@ -7,9 +7,12 @@
 //! * [`places`]: where links and servers are, asked in the background.
 //! * [`kernel`]: kernel mode's bonding device and its slaves.
 //! * [`mapping`]: the configuration in the core's terms; [`reload`]: what of it can change.
+//! * [`runner`]: a process of its own for everything that is executed.
+//! * [`clock`]: the clock of handshakes, kept over reboots.
 //! * [`control`], [`status`], [`events`]: what `bonding status` and its like see. [`log`]: where messages go.
 
 pub mod client;
+pub mod clock;
 pub mod control;
 pub mod desired;
 pub mod events;
@@ -21,10 +24,13 @@ pub mod network;
 pub mod outside;
 pub mod places;
 pub mod reload;
+pub mod runner;
+pub mod scripts;
 pub mod server;
 pub mod service;
 pub mod start;
 pub mod status;
+pub mod watchdog;
 
 pub use service::{Daemon, plan};
 pub use start::{Options, StartError, run};

@@ -128,7 +128,7 @@ impl Network {
     }
 
     /// Removes everything of ours and ends the task. Takes [`CLEAR_DEADLINE`] at most.
-    pub async fn clear(self) {
+    pub async fn clear(&mut self) {
         let (answer, done) = oneshot::channel();
         let work = async {
             if self.orders.send(Order::Clear(answer)).await.is_ok() {

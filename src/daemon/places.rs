@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::runner::{Outcome, Runner, Task};
 use crate::bond::Time;
 use crate::config::Link;
 use crate::net::netifd::{InterfaceResolver, ResolveError, Resolved, Static, Ubus};
@@ -25,10 +26,27 @@ const STALE: Duration = Duration::from_secs(30);
 /// Addresses that are kept of a name, at most.
 const MAX_ADDRESSES: usize = 16;
 
-/// Asks where a link is: netifd, or the kernel.
-pub async fn resolve_link(link: &Link, netlink: Netlink, protocol: u8) -> Result<Resolved, ResolveError> {
+/// Asks where a link is: netifd, by way of `runner` if there is one, or the kernel.
+///
+/// # Errors
+///
+/// Why it is not known.
+pub async fn resolve_link(
+    link: &Link,
+    netlink: Netlink,
+    runner: Option<&Runner>,
+    protocol: u8,
+) -> Result<Resolved, ResolveError> {
     if let Some(interface) = &link.interface {
-        return Ubus::default().resolve(interface).await;
+        let Some(runner) = runner else { return Ubus::default().resolve(interface).await };
+        return match runner.run(Task::Interface { name: interface.clone() }).await {
+            Outcome::Found(resolved) => Ok(resolved),
+            Outcome::NotFound { nowhere, reason } => Err(ResolveError::Told { nowhere, reason }),
+            _ => {
+                let reason = "the process that asks netifd is gone: restart the daemon".to_owned();
+                Err(ResolveError::Told { nowhere: false, reason })
+            }
+        };
     }
     // One question a family, because each can have an address and a gateway by hand. Who gives an address of one family
     // wants no other.

@@ -2,9 +2,11 @@
 
 mod answers;
 mod enslaving;
+mod hooks;
 mod placing;
 pub mod plan;
 mod reloading;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,18 +18,23 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::client::{Client, Placing};
+use super::clock::ClockFile;
 use super::control::Control;
 use super::desired::{self, Tunnel};
 use super::events::{Events, unix_ms};
 use super::kernel::KernelBond;
 use super::network::{Network, Progress, Wanted};
 use super::reload::Outcome;
+use super::runner::{self, Hook, Runner};
+use super::scripts::{Report, Scripts};
 use super::server::Server;
-use super::start::{Options, StartError};
+use super::start::{Options, Prepared, StartError};
+use super::watchdog::Watchdog;
 use super::{introduction, mapping, places};
 use crate::bond::{Endpoint, Event, LinkState, PeerId, Time};
 use crate::config::key::Secret;
 use crate::config::{Cipher, Config, Mode, Role};
+use crate::io::confine::Confined;
 use crate::io::timer::now;
 use crate::io::{Driver, Keeper, Tun, TunOptions};
 use crate::net::{Netlink, Reconciler, Watch};
@@ -51,6 +58,9 @@ enum Message {
     Named(String, io::Result<Vec<std::net::IpAddr>>),
     /// A router's key was written into the configuration, or could not be.
     Introduced(String, Result<(), String>),
+    Pinged(io::Result<Duration>),
+    Acted(runner::Outcome),
+    Stored(u64, io::Result<()>),
 }
 
 // The client is large, and there is one of the two only.
@@ -78,6 +88,17 @@ pub struct Daemon {
     /// What each peer's links carry.
     peer_mtus: BTreeMap<PeerId, u16>,
     control: Control,
+    privileges: Option<Confined>,
+    runner: Runner,
+    scripts: Scripts,
+    told: hooks::Told,
+    watchdog: Option<Watchdog>,
+    /// Keeps the clock of a client's handshakes.
+    clock: Option<ClockFile>,
+    /// When a reservation of the clock may be stored; `None` while one is on its way.
+    store_at: Option<Time>,
+    /// When the bond was up last, or the start.
+    last_up: Time,
     events: Events,
     reload: Option<Outcome>,
     started: Time,
@@ -102,32 +123,53 @@ struct Signals {
     hangup: Signal,
 }
 
+/// What a signal asks for.
+enum Wish {
+    Reload,
+    Stop,
+}
+
+impl Signals {
+    /// Waits for the next one. Can be cancelled.
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits for a request to end; others are forgotten.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Wish::Stop) {}
+    }
+}
+
 impl Daemon {
-    /// Makes device, addresses, routes, rules and sockets, in this order.
-    /// The device outlives a sudden end if there is a keeper.
-    pub async fn start(
-        config: Config,
-        key: &Secret,
-        options: &Options,
-        keeper: Option<Keeper>,
-    ) -> Result<Daemon, StartError> {
+    /// Makes device, addresses, routes, rules and sockets, in this order, after `preup` has ended. The device outlives a
+    /// sudden end if there is a keeper.
+    pub async fn start(config: Config, options: &Options, prepared: Prepared) -> Result<Daemon, StartError> {
         // From here on nothing ends the process without cleaning up.
         let listen = |kind| signal(kind).map_err(StartError::system("signals"));
-        let signals = Signals {
+        let mut signals = Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hangup: listen(SignalKind::hangup())?,
         };
         let (tell, inbox) = mpsc::channel(INBOX);
 
-        // First of all, because it fails when another daemon runs.
         let globals = &config.globals;
-        let control = Control::bind(&globals.control_socket, globals.control_group.as_deref())
+        let Prepared { control, runner, keeper, key, clock, privileges } = prepared;
+        let control = control
+            .serve()
             .map_err(|source| StartError::Control { path: globals.control_socket.clone(), source })?;
-
+        let runner = runner.attach().map_err(StartError::system("socket of the script runner"))?;
+        let mut scripts = Scripts::new(runner.clone());
         let mtu = config.bond.mtu.unwrap_or(FIRST_MTU);
-        let endpoint = new_endpoint(&config, key)?;
+        let (first_report, stopping) = preup(&mut scripts, &mut signals, &config, options, mtu).await;
+
         let started = now();
+        let endpoint = new_endpoint(&config, &key, clock.as_ref(), started)?;
         let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
         let netlink = Netlink::open()?;
         let mut outlived = false;
@@ -140,7 +182,7 @@ impl Daemon {
                 (device, index, None)
             }
             Mode::Kernel => {
-                let address = enslaving::hardware_address(key);
+                let address = enslaving::hardware_address(&key);
                 let bond = KernelBond::make(&config, mtu, address, netlink.clone()).await?;
                 (config.bond.ifname.clone(), bond.index(), Some(bond))
             }
@@ -166,7 +208,7 @@ impl Daemon {
         let mut first = Wanted::default();
         match &mut side {
             Side::Client(client) => {
-                placing::place_now(client, &netlink, globals.route_protocol).await;
+                placing::place_now(client, &netlink, Some(&runner), globals.route_protocol).await;
                 (first.desired, first.loose_rp_filter) = client.desired(&config, tunnel);
             }
             Side::Server(_) => first.desired = desired::server(&config, tunnel),
@@ -181,7 +223,7 @@ impl Daemon {
 
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let daemon = Daemon {
+        let mut daemon = Daemon {
             options: options.clone(),
             side,
             driver,
@@ -193,6 +235,14 @@ impl Daemon {
             links_changed: false,
             peer_mtus: BTreeMap::new(),
             control,
+            privileges,
+            runner,
+            scripts,
+            told: hooks::Told::default(),
+            watchdog: None,
+            clock,
+            store_at: Some(started),
+            last_up: started,
             events: Events::default(),
             reload: None,
             started,
@@ -204,11 +254,15 @@ impl Daemon {
             changes: 0,
             looked: started,
             device_lost: false,
-            stopping: false,
+            stopping,
             config,
             _keeper: keeper,
         };
         daemon.announce();
+        daemon.configure_watchdog();
+        if let Some(report) = first_report {
+            daemon.take_report(&report);
+        }
         Ok(daemon)
     }
 
@@ -216,7 +270,11 @@ impl Daemon {
     pub async fn run(mut self) -> Result<(), StartError> {
         self.event(None, None, "started", "");
         self.connect();
+        self.run_hook(Hook::Up);
         let result = loop {
+            if self.stopping {
+                break Ok(());
+            }
             // Without order: whoever is ready most often cannot keep the others from their turn.
             tokio::select! {
                 turned = self.driver.turn() => {
@@ -230,13 +288,12 @@ impl Daemon {
                 progress = self.network.progress() => self.take_progress(progress),
                 request = self.control.next() => self.answer(request),
                 Some(message) = self.inbox.recv() => self.take_message(message),
+                report = self.scripts.next() => self.take_report(&report),
                 _ = self.tick.tick() => self.tick(),
-                _ = self.signals.hangup.recv() => { self.reload(); }
-                _ = self.signals.terminate.recv() => break Ok(()),
-                _ = self.signals.interrupt.recv() => break Ok(()),
-            }
-            if self.stopping {
-                break Ok(());
+                wish = self.signals.next() => match wish {
+                    Wish::Reload => { self.reload(); }
+                    Wish::Stop => self.stopping = true,
+                },
             }
             if std::mem::take(&mut self.links_changed) {
                 self.follow_links().await;
@@ -253,13 +310,26 @@ impl Daemon {
 
     async fn stop(mut self) {
         log::info!("stopping");
+        self.scripts.forget_links();
+        self.run_hook(Hook::PreDown);
+        self.finish_scripts().await;
         self.driver.endpoint_mut().close(now());
         self.driver.flush();
         self.network.clear().await;
         if let Some(kernel) = &self.kernel {
             kernel.remove().await;
         }
-        // The device, the sockets and the control socket go with `self`.
+        self.driver.remove_tun();
+        self.last_words();
+        self.run_hook(Hook::Down);
+        self.finish_scripts().await;
+        // So that the next start does not count from the end of the reservation.
+        if let Some(file) = &self.clock
+            && let Err(error) = file.write(self.driver.endpoint().clock(now()))
+        {
+            log::debug!("{error}");
+        }
+        // The sockets and the control socket go with `self`.
         drop(self.control);
     }
 
@@ -275,8 +345,11 @@ impl Daemon {
         if globals.cipher == Cipher::None {
             log::warn!("cipher 'none': data travels in the clear where the other end allows it too");
         }
-        if self.config.bond.watchdog.is_some() {
-            log::warn!("this version has no watchdog: the options 'watchdog…' have no effect");
+        match &self.privileges {
+            Some(privileges) => log::info!("{privileges}"),
+            None => {
+                log::warn!("privileges could not be given up: the daemon keeps all that it was started with")
+            }
         }
     }
 
@@ -307,8 +380,9 @@ impl Daemon {
                         // The fallback of the default route and the ways outside the bond go by links that are up.
                         self.set_network();
                     }
-                    let peer = self.peer_name(peer);
-                    self.event(peer.as_deref(), Some(&name), state_name(state), &reason);
+                    let peer_name = self.peer_name(peer);
+                    self.event(peer_name.as_deref(), Some(&name), state_name(state), &reason);
+                    self.hook_link(peer, link, &name, state, &reason);
                 }
                 Event::TunnelMtu { peer, mtu } => {
                     self.peer_mtus.insert(peer, mtu);
@@ -340,6 +414,7 @@ impl Daemon {
     fn peer_changed(&mut self, peer: PeerId, up: bool, reason: &str) {
         let name = self.peer_name(peer);
         self.event(name.as_deref(), None, if up { "up" } else { "down" }, reason);
+        self.hook_peer(peer, up, reason);
         if let Side::Client(client) = &mut self.side
             && client.peer() == peer
         {
@@ -428,6 +503,9 @@ impl Daemon {
                     self.follow();
                 }
             }
+            Message::Pinged(answer) => self.take_ping(answer),
+            Message::Acted(outcome) => self.take_action(outcome),
+            Message::Stored(reservation, result) => self.take_stored(reservation, result),
         }
     }
 
@@ -437,6 +515,9 @@ impl Daemon {
         if now.since(self.looked) >= LOOK_AGAIN && self.is_incomplete() {
             self.look();
         }
+        self.sweep_told();
+        self.watch(now);
+        self.keep_clock(now);
         let client = match &mut self.side {
             Side::Client(client) => client,
             Side::Server(server) => return server.tick(&mut self.driver),
@@ -521,7 +602,12 @@ async fn keep(tun: &mut Tun, index: u32, netlink: &Netlink, keeper: Option<&Keep
 }
 
 /// A core with a generator of its own.
-fn new_endpoint(config: &Config, key: &Secret) -> Result<Endpoint, StartError> {
+fn new_endpoint(
+    config: &Config,
+    key: &Secret,
+    clock: Option<&ClockFile>,
+    now: Time,
+) -> Result<Endpoint, StartError> {
     let fill = |bytes: &mut [u8]| getrandom::fill(bytes);
     // Once it has given something, the kernel's generator never fails.
     fill(&mut [0; 1]).map_err(|error| {
@@ -534,7 +620,33 @@ fn new_endpoint(config: &Config, key: &Secret) -> Result<Endpoint, StartError> {
             std::process::abort();
         }
     });
-    Ok(Endpoint::new(mapping::endpoint(config, key), random, unix_ms(), now()))
+    let begin = clock.map_or_else(unix_ms, ClockFile::begin);
+    let mut endpoint = Endpoint::new(mapping::endpoint(config, key), random, begin, now);
+    // Before the first stamp: whatever ends this process, the next one begins later.
+    if let (Some(file), Some(reservation)) = (clock, endpoint.clock_reservation(now)) {
+        match file.write(reservation) {
+            Ok(()) => endpoint.clock_stored(reservation),
+            Err(error) => file.complain(&error),
+        }
+    }
+    Ok(endpoint)
+}
+
+/// Waits for the script that comes before all, and tells whether the end was asked for meanwhile.
+async fn preup(
+    scripts: &mut Scripts,
+    signals: &mut Signals,
+    config: &Config,
+    options: &Options,
+    mtu: u16,
+) -> (Option<Report>, bool) {
+    let path = options.config.display().to_string();
+    // Nothing waits yet that could be dropped for it.
+    let _ = scripts.push(hooks::frame_call(Hook::PreUp, config, &config.bond.ifname, mtu, &path));
+    tokio::select! {
+        report = scripts.next() => (Some(report), false),
+        () = signals.stop() => (None, true),
+    }
 }
 
 fn index_of(device: &str) -> Result<u32, StartError> {

@@ -6,11 +6,15 @@ use std::path::PathBuf;
 use ::log::LevelFilter;
 use nix::unistd::geteuid;
 
+use super::clock::ClockFile;
+use super::control::{self, Control};
 use super::kernel::KernelError;
+use super::runner::{self, Runner};
 use super::{Daemon, log};
-use crate::config::key::KeyFileError;
-use crate::config::{self, Config, LogTarget, Mode};
+use crate::config::key::{KeyFileError, Secret};
+use crate::config::{self, Config, LogTarget, Mode, Role};
 use crate::io::Keeper;
+use crate::io::confine::{Capability, Confined, Confinement};
 use crate::io::tun::TunError;
 use crate::io::udp::OpenError;
 use crate::net;
@@ -109,26 +113,81 @@ pub fn run(options: &Options) -> Result<(), StartError> {
     result
 }
 
+/// What is made while the process still has all its privileges.
+pub struct Prepared {
+    /// The control socket.
+    pub control: control::Opened,
+    /// The process that keeps the privileges, and runs scripts.
+    pub runner: runner::Started,
+    /// The process that watches over the device; none for a device that the kernel names,
+    /// which could not be found again, and for a bonding device, which is nobody's file.
+    pub keeper: Option<Keeper>,
+    /// The private key.
+    pub key: Secret,
+    /// The clock of a client's handshakes.
+    pub clock: Option<ClockFile>,
+    /// What is left of the privileges; `None` if they could not be given up.
+    pub privileges: Option<Confined>,
+}
+
 fn serve(config: Config, options: &Options) -> Result<(), StartError> {
     check_privileges()?;
-    let key = config.globals.read_private_key()?;
-    // Before any thread is started. Named by the kernel, a device could not be found again. A bonding device is nobody's
-    // file.
-    let keeper = match config.bond.ifname.contains('%') || config.globals.mode == Mode::Kernel {
-        true => None,
-        false => Some(Keeper::start(&config.bond.ifname).map_err(StartError::system("process"))?),
-    };
+    let prepared = prepare(&config, options)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::system("event loop"))?;
     let result = runtime.block_on(async {
-        let daemon = Daemon::start(config, &key, options, keeper).await?;
+        let daemon = Daemon::start(config, options, prepared).await?;
         daemon.run().await
     });
     // A name that is still being resolved is nobody's business any more.
     runtime.shutdown_background();
     result
+}
+
+/// No thread may have been started yet: it would keep what is given up here.
+fn prepare(config: &Config, options: &Options) -> Result<Prepared, StartError> {
+    let globals = &config.globals;
+    // First of all, because it fails when another daemon runs.
+    let control = Control::open(&globals.control_socket, globals.control_group.as_deref())
+        .map_err(|source| StartError::Control { path: globals.control_socket.clone(), source })?;
+    // Before the key is read: they have no use for it.
+    let runner =
+        Runner::start(&options.config).map_err(StartError::system("the process that runs scripts"))?;
+    let keeper = match config.bond.ifname.contains('%') || globals.mode == Mode::Kernel {
+        true => None,
+        false => Some(Keeper::start(&config.bond.ifname).map_err(StartError::system("process"))?),
+    };
+    let key = globals.read_private_key()?;
+    let clock = (globals.role == Role::Client).then(|| ClockFile::in_directory(&globals.state_dir));
+    let privileges = match Confinement::keep(&needed(config)).enter() {
+        Ok(confined) => Some(confined),
+        Err(error) => {
+            ::log::warn!("giving up privileges: {error}");
+            None
+        }
+    };
+    // The owner of a private file may be somebody else, whose files only a privileged process can read.
+    if privileges.is_some()
+        && let Err(error) = std::fs::File::open(&options.config)
+    {
+        let path = options.config.display();
+        ::log::warn!("{path}: {error}: a reload will not be able to read it; run `chown root {path}`");
+    }
+    Ok(Prepared { control, runner, keeper, key, clock, privileges })
+}
+
+/// The capabilities that the service needs all the time.
+fn needed(config: &Config) -> Vec<Capability> {
+    let mut needed = vec![Capability::NetAdmin, Capability::NetRaw];
+    // IPPORT_RESERVED of netinet/in.h.
+    let reserved = |port: &u16| (1..1_024).contains(port);
+    let listens = config.globals.role == Role::Server && config.globals.listen_ports.iter().any(reserved);
+    if listens || config.links.iter().filter_map(|link| link.local_port).any(|port| reserved(&port)) {
+        needed.push(Capability::NetBindService);
+    }
+    needed
 }
 
 fn accept(options: &Options, read: io::Result<config::Report>) -> Result<Config, StartError> {

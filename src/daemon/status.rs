@@ -7,7 +7,9 @@ use serde::Serialize;
 use super::events::Aged;
 use super::kernel::KernelStatus;
 use super::reload::Outcome;
+use super::watchdog::WatchdogStatus;
 use crate::bond::status::EndpointStatus;
+use crate::io::confine::Confined;
 use crate::io::{ActiveOffloads, IoCounters};
 
 /// Counts changes of the format that would break a reader. New fields are not such changes.
@@ -34,6 +36,10 @@ pub struct Status<'a> {
     pub uptime_ms: u64,
     /// The last reload; `null` if there was none.
     pub reload: Option<&'a Outcome>,
+    /// What is left of the privileges; `null` if they could not be given up.
+    pub privileges: Option<&'a Confined>,
+    /// The watchdog; `null` without one.
+    pub watchdog: Option<WatchdogStatus>,
     /// A server's addresses and ports.
     pub listen: Vec<String>,
     /// The core's part.

@@ -176,6 +176,11 @@ impl Driver {
         self.set_port(tun, None);
     }
 
+    /// Closes the device that is given with [`Driver::set_tun`].
+    pub fn remove_tun(&mut self) {
+        self.ports.remove(None);
+    }
+
     /// Sets the device of one link, in the place of the one before.
     pub fn set_link_tun(&mut self, peer: PeerId, link: LinkId, tun: Tun) {
         self.set_port(tun, Some((peer, link)));

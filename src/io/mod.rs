@@ -4,9 +4,11 @@
 //! `writable().await`, then call `try_…` until it says that it would block. Nothing here decides anything about a
 //! packet; that is [`crate::bond`]'s work.
 
+pub mod confine;
 pub mod driver;
 pub mod keeper;
 pub mod offload;
+pub mod ping;
 mod port;
 pub mod timer;
 pub mod tun;

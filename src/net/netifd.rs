@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const MAX_OUTPUT: usize = 256 * 1024;
 
 /// Where a link is at the moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
     /// Whether the interface is up.
     pub up: bool,
@@ -45,7 +45,7 @@ impl Resolved {
 }
 
 /// An address of a link, and how it leads to the internet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
     /// Address to send from.
     pub address: IpAddr,
@@ -83,9 +83,28 @@ pub enum ResolveError {
     /// No device of that name exists.
     #[error("there is no device '{0}' (yet)")]
     NoDevice(String),
+    /// Another process has asked, and says why it does not know.
+    #[error("{reason}")]
+    Told {
+        /// As [`ResolveError::is_final`] was there.
+        nowhere: bool,
+        /// The error's text there.
+        reason: String,
+    },
     /// The kernel could not be asked.
     #[error(transparent)]
     Netlink(#[from] Error),
+}
+
+impl ResolveError {
+    /// Whether it is known that there is no such place, as opposed to somebody who could not tell.
+    pub fn is_final(&self) -> bool {
+        match self {
+            ResolveError::NoDevice(_) | ResolveError::Unknown(_) | ResolveError::Name(_) => true,
+            ResolveError::Told { nowhere, .. } => *nowhere,
+            ResolveError::Start { .. } | ResolveError::Failed { .. } | ResolveError::Netlink(_) => false,
+        }
+    }
 }
 
 /// A [`Resolved`] that is on its way.

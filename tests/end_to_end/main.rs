@@ -2,14 +2,18 @@
 //! skips.
 
 mod classes;
+mod clock;
 mod failure;
+mod hooks;
 mod mtu;
+mod privileges;
 mod rekey;
 mod reload;
 mod routing;
 mod security;
 mod server;
 mod throughput;
+mod watchdog;
 
 use lab::bond::Setup;
 use lab::topology::{Plan, Topology};

@@ -1,6 +1,6 @@
 //! Lines that share a card, and what is left when the daemon ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::bond::{Bond, End};
 use lab::emulator::Direction;
@@ -46,10 +46,24 @@ pub fn state(namespace: &Namespace) -> Vec<String> {
     state
 }
 
+/// The same, once the kernel has finished with the addresses that were just set: duplicates of IPv6 are looked for.
+fn settled(namespace: &Namespace) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    let (mut last, mut since) = (state(namespace), Instant::now());
+    while since.elapsed() < Duration::from_millis(1_200) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = state(namespace);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
+}
+
 #[test]
 fn a_stopped_daemon_leaves_nothing_behind() {
     let Some(network) = network("clean end", Plan::new(Scenario::sym2())) else { return };
-    let before = [state(&network.router), state(&network.server)];
+    let before = [settled(&network.router), settled(&network.server)];
     let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
     let running = state(&network.router);
     assert!(running.iter().any(|line| line.contains("bond0")), "{running:#?}");
@@ -82,7 +96,7 @@ fn a_stopped_daemon_leaves_nothing_behind() {
 #[test]
 fn a_killed_daemon_is_tidied_up_after_by_the_next() {
     let Some(network) = network("after kill -9", Plan::new(Scenario::sym2())) else { return };
-    let before = [state(&network.router), state(&network.server)];
+    let before = [settled(&network.router), settled(&network.server)];
     let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
     for end in [lab::bond::End::Client, lab::bond::End::Server] {
         bond.process(end).signal(Signal::SIGKILL).expect("the daemon runs");

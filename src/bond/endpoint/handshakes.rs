@@ -10,6 +10,7 @@ use crate::bond::handshake::{
 use crate::bond::header::LinkId;
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::bond::load::{DEFAULT_LOAD_THRESHOLD, HandshakeLoad};
+use crate::bond::logical_clock::LogicalClock;
 use crate::bond::peer::{Event, PeerConfig};
 use crate::bond::session::{Lifetimes, Opener, Sealer};
 use crate::bond::wire::Frame;
@@ -36,8 +37,7 @@ pub(super) struct Handshakes {
     offer: CipherOffer,
     responder: Responder,
     lifetimes: Lifetimes,
-    clock: u64,
-    started: Time,
+    pub(super) clock: LogicalClock,
     known: BTreeMap<[u8; 32], PeerId>,
     records: BTreeMap<PeerId, PeerRecord>,
     /// Who may introduce itself, by the numbers that the daemon has given.
@@ -88,8 +88,7 @@ impl Handshakes {
                 reject_after: LEAST_REJECT.max(interval + interval / 2),
                 ..Lifetimes::default()
             },
-            clock: logical_clock_ms,
-            started: now,
+            clock: LogicalClock::new(None, Duration::from_millis(logical_clock_ms), now),
             known: BTreeMap::new(),
             records: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -322,8 +321,7 @@ impl Endpoint {
 
     fn call(&mut self, id: PeerId, now: Time) {
         let local_index = self.free_index();
-        let timestamp = self.handshakes.clock
-            + u64::try_from(now.since(self.handshakes.started).as_millis()).unwrap_or(0);
+        let timestamp = self.handshakes.clock.stamp(now);
         let (Some(call), Some(entry)) = (self.handshakes.calls.get_mut(&id), self.entries.get(&id)) else {
             return;
         };

@@ -158,6 +158,12 @@ const GLOBALS: &[OptionSpec] = &[
         "",
         "The group whose members may use the control socket beside root.",
     ),
+    client(advanced(
+        "state_dir",
+        Kind::Path,
+        "/etc/bonding",
+        "The directory for what must survive a reboot: the clock of handshakes, written about twice a day.",
+    )),
     option(
         "log_level",
         Kind::Choice(&[
@@ -323,21 +329,31 @@ const INTERFACE: &[OptionSpec] = &[
         "preup",
         Kind::Path,
         "/etc/bonding/bonding-preup.sh",
-        "The script to run before the bond is set up.",
+        "The script to run before the device is made.",
     ),
-    advanced("up", Kind::Path, "/etc/bonding/bonding-up.sh", "The script to run when the bond is up."),
+    advanced(
+        "up",
+        Kind::Path,
+        "/etc/bonding/bonding-up.sh",
+        "The script to run when the device has its addresses and routes.",
+    ),
     advanced(
         "predown",
         Kind::Path,
         "/etc/bonding/bonding-predown.sh",
-        "The script to run before the bond is taken down.",
+        "The script to run before addresses and routes are removed.",
     ),
-    advanced("down", Kind::Path, "/etc/bonding/bonding-down.sh", "The script to run when the bond is down."),
+    advanced(
+        "down",
+        Kind::Path,
+        "/etc/bonding/bonding-down.sh",
+        "The script to run when the device is gone.",
+    ),
     advanced(
         "link_script",
         Kind::Path,
         "",
-        "The script to run when a link or the bond goes up or down, with the arguments of MLVPN's statuscommand.",
+        "The script to run when a link or the bond goes up or down, with the arguments of MLVPN's `statuscommand`: the device; `rtun_up`, `rtun_down`, `tuntap_up` or `tuntap_down`; the link.",
     ),
     advanced("hook_timeout", millis(SECOND, HOUR), "30", "How long a script may run before it is ended."),
     advanced(

@@ -85,6 +85,8 @@ impl Daemon {
             pid: std::process::id(),
             uptime_ms: u64::try_from(now.since(self.started).as_millis()).unwrap_or(u64::MAX),
             reload: self.reload.as_ref(),
+            privileges: self.privileges.as_ref(),
+            watchdog: self.watchdog.as_ref().map(|watchdog| watchdog.status(now)),
             listen,
             endpoint: self.driver.endpoint().status(now),
             interfaces,

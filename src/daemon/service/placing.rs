@@ -9,9 +9,10 @@ use super::{Daemon, Message, Side};
 use crate::config;
 use crate::daemon::client::{Client, Place, Placing};
 use crate::daemon::places;
+use crate::daemon::runner::Runner;
 use crate::io::timer::now;
 use crate::net::Netlink;
-use crate::net::netifd::{ResolveError, Resolved};
+use crate::net::netifd::Resolved;
 
 /// The start waits so long for netifd and the kernel to tell where the links are.
 const PLACE_DEADLINE: Duration = Duration::from_secs(2);
@@ -25,8 +26,9 @@ impl Daemon {
                 let protocol = self.config.globals.route_protocol;
                 for link in client.links().cloned() {
                     let (netlink, tell) = (self.netlink.clone(), self.tell.clone());
+                    let runner = self.runner.clone();
                     tokio::spawn(async move {
-                        let place = place(&link, netlink, protocol).await;
+                        let place = place(&link, netlink, Some(&runner), protocol).await;
                         let _ = tell.send(Message::Placed(link.name, place)).await;
                     });
                 }
@@ -41,12 +43,12 @@ impl Daemon {
 }
 
 /// Waits for the places of all links, for a limited time; who is late comes later.
-pub(super) async fn place_now(client: &mut Client, netlink: &Netlink, protocol: u8) {
+pub(super) async fn place_now(client: &mut Client, netlink: &Netlink, runner: Option<&Runner>, protocol: u8) {
     let mut tasks = tokio::task::JoinSet::new();
     for link in client.links().cloned() {
-        let netlink = netlink.clone();
+        let (netlink, runner) = (netlink.clone(), runner.cloned());
         tasks.spawn(async move {
-            let place = place(&link, netlink, protocol).await;
+            let place = place(&link, netlink, runner.as_ref(), protocol).await;
             (link.name, place)
         });
     }
@@ -60,10 +62,10 @@ pub(super) async fn place_now(client: &mut Client, netlink: &Netlink, protocol: 
     let _ = timeout(PLACE_DEADLINE, gather).await;
 }
 
-async fn place(link: &config::Link, netlink: Netlink, protocol: u8) -> Placing {
-    let resolved: Resolved = match places::resolve_link(link, netlink, protocol).await {
+async fn place(link: &config::Link, netlink: Netlink, runner: Option<&Runner>, protocol: u8) -> Placing {
+    let resolved: Resolved = match places::resolve_link(link, netlink, runner, protocol).await {
         Ok(resolved) => resolved,
-        Err(error @ (ResolveError::NoDevice(_) | ResolveError::Unknown(_) | ResolveError::Name(_))) => {
+        Err(error) if error.is_final() => {
             return Placing::Nowhere(error.to_string());
         }
         Err(error) => return Placing::NotAnswered(error.to_string()),

@@ -44,10 +44,10 @@ pub async fn start(config: &Config) -> Result<Vec<String>, StartError> {
             getrandom::fill(key.as_mut_slice())
                 .map_err(|error| StartError::system("random numbers")(io::Error::other(error)))?;
             let key = Secret::new(key);
-            let endpoint = new_endpoint(config, &key)?;
+            let endpoint = new_endpoint(config, &key, None, now())?;
             let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
             if let Some(mut client) = Client::new(config, &mut driver, now()) {
-                placing::place_now(&mut client, &netlink, config.globals.route_protocol).await;
+                placing::place_now(&mut client, &netlink, None, config.globals.route_protocol).await;
                 client.set_up(false);
                 at_once = client.desired(config, tunnel).0;
                 client.set_up(true);
@@ -86,12 +86,12 @@ pub async fn start(config: &Config) -> Result<Vec<String>, StartError> {
         _ => diff(&actual, &at_once, reconciler.ownership()),
     };
     lines.extend(now.iter().map(&named));
+    lines.extend(script(&bond.hooks.up));
     if config.globals.role == Role::Client {
         let then: Vec<String> = then.iter().filter(|change| !now.contains(change)).map(&named).collect();
-        if !then.is_empty() || !is_absent(&bond.hooks.up) {
+        if !then.is_empty() {
             lines.push("when the server answers:".to_owned());
             lines.extend(then.into_iter().map(|line| format!("  {line}")));
-            lines.extend(script(&bond.hooks.up).map(|line| format!("  {line}")));
         }
     }
     Ok(lines)

@@ -3,6 +3,7 @@
 use super::{Daemon, Side};
 use crate::config::{self, Config};
 use crate::daemon::reload::{self, Outcome};
+use crate::daemon::runner::Task;
 use crate::io::timer::now;
 
 impl Daemon {
@@ -51,6 +52,10 @@ impl Daemon {
         let found = self.peer_mtus.values().min().copied().unwrap_or(self.tunnel.mtu);
         self.tunnel.mtu = self.config.bond.mtu.unwrap_or(found);
         self.links_changed = true;
+        self.configure_watchdog();
+        // Scripts, their limit and the watchdog's action are read by the process that runs them.
+        let runner = self.runner.clone();
+        tokio::spawn(async move { runner.run(Task::Configure).await });
         self.follow();
         self.look();
         waiting.iter().map(|option| format!("'{option}' needs a restart to change")).collect()

@@ -1,0 +1,255 @@
+//! The process itself: reads tasks from its standard input, a socket, and runs what the configuration names.
+//!
+//! Scripts run one after the other, in the order of their tasks. The watchdog's action does not wait for them, nor they
+//! for it: it may well be a restart of the daemon, whose end waits for scripts.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::{Answer, Hook, MAX_LINE, Order, Outcome, Task, job, trust};
+use crate::config::{self, Hooks, Script};
+use crate::io::confine::survive_termination;
+use crate::net::netifd::{InterfaceResolver as _, Ubus};
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The variables that a script is given: MLVPN's, and our own.
+pub const VARIABLES: [&str; 15] = [
+    "DEVICE",
+    "MTU",
+    "IP4",
+    "IP6",
+    "IP4_GATEWAY",
+    "IP6_GATEWAY",
+    "IP4_ROUTES",
+    "IP6_ROUTES",
+    "BONDING_EVENT",
+    "BONDING_ROLE",
+    "BONDING_CONFIG",
+    "BONDING_PEER",
+    "BONDING_LINK",
+    "BONDING_LINK_DEVICE",
+    "BONDING_REASON",
+];
+
+/// Bytes of a variable's value or of an argument, at most.
+const MAX_TEXT: usize = 32 * 1_024;
+
+/// Questions to netifd at the same time.
+const MAX_QUERIES: usize = 8;
+
+/// What of the configuration this process needs.
+#[derive(Default)]
+struct Allowed {
+    hooks: Option<Hooks>,
+    action: Vec<String>,
+}
+
+struct State {
+    config: PathBuf,
+    allowed: Mutex<Allowed>,
+    answers: Mutex<UnixStream>,
+    queries: AtomicUsize,
+    /// The daemon is gone: nothing more is begun.
+    closing: AtomicBool,
+}
+
+/// Serves until the daemon closes its end of the socket, which is standard input, and until what runs then has ended.
+///
+/// # Errors
+///
+/// When standard input is not a socket.
+pub fn serve(config: &Path) -> io::Result<()> {
+    survive_termination()?;
+    let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Fails for anything else that a person may have connected.
+    stream.peer_addr()?;
+    serve_on(stream, config)
+}
+
+pub(super) fn serve_on(stream: UnixStream, config: &Path) -> io::Result<()> {
+    let state = Arc::new(State {
+        config: config.to_owned(),
+        allowed: Mutex::default(),
+        answers: Mutex::new(stream.try_clone()?),
+        queries: AtomicUsize::new(0),
+        closing: AtomicBool::new(false),
+    });
+    state.configure();
+    let (scripts, actions) = (state.lane(), state.lane());
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line);
+        if !matches!(read, Ok(1..)) {
+            break;
+        }
+        // Both ends are the same program: whoever cannot be understood is not the daemon.
+        let Ok(order) = serde_json::from_slice::<Order>(&line) else { break };
+        let refused = match order.task {
+            Task::Script { .. } => scripts.send(order).err(),
+            Task::Action => actions.send(order).err(),
+            Task::Interface { name } => {
+                state.query(order.id, name);
+                None
+            }
+            Task::Configure => {
+                state.configure();
+                state.answer(order.id, Outcome::Configured);
+                None
+            }
+        };
+        if refused.is_some() {
+            break;
+        }
+    }
+    state.closing.store(true, Ordering::Relaxed);
+    // What runs has its limit of time, and these their end.
+    drop((scripts.sender, actions.sender));
+    let _ = (scripts.thread.join(), actions.thread.join());
+    Ok(())
+}
+
+struct Lane {
+    sender: Sender<Order>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Lane {
+    fn send(&self, order: Order) -> Result<(), std::sync::mpsc::SendError<Order>> {
+        self.sender.send(order)
+    }
+}
+
+impl State {
+    /// A thread that does one thing after the other.
+    fn lane(self: &Arc<Self>) -> Lane {
+        let (sender, orders): (Sender<Order>, Receiver<Order>) = channel();
+        let state = self.clone();
+        let thread = thread::spawn(move || {
+            for Order { id, task } in orders {
+                if state.closing.load(Ordering::Relaxed) {
+                    return;
+                }
+                state.answer(id, state.perform(task));
+            }
+        });
+        Lane { sender, thread }
+    }
+
+    fn perform(&self, task: Task) -> Outcome {
+        match task {
+            Task::Script { hook, arguments, environment } => self.script(hook, &arguments, &environment),
+            Task::Action => self.action(),
+            Task::Interface { .. } | Task::Configure => Outcome::Absent,
+        }
+    }
+
+    /// Reads the configuration; one that cannot be used changes nothing, as in the daemon.
+    fn configure(&self) {
+        let Some(config) = config::load_file(&self.config).ok().and_then(|report| report.config) else {
+            return;
+        };
+        let action = config.bond.watchdog.map(|watchdog| watchdog.action).unwrap_or_default();
+        let allowed = Allowed { hooks: Some(config.bond.hooks), action };
+        *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = allowed;
+    }
+
+    fn script(&self, hook: Hook, arguments: &[String], environment: &BTreeMap<String, String>) -> Outcome {
+        let known = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(hooks) = &known.hooks else { return Outcome::Absent };
+        let Some(script) = script_of(hooks, hook).cloned() else { return Outcome::Absent };
+        let limit = hooks.timeout;
+        drop(known);
+        if !script.configured && !script.path.exists() {
+            return Outcome::Absent;
+        }
+        let harmless = |text: &String| text.len() <= MAX_TEXT && !text.contains('\0');
+        let fits =
+            environment.iter().all(|(name, value)| VARIABLES.contains(&name.as_str()) && harmless(value));
+        if arguments.len() > 8 || !arguments.iter().all(harmless) || !fits {
+            return Outcome::Refused { reason: "its arguments are not those of a hook".into() };
+        }
+        execute(&script.path, arguments, environment, limit)
+    }
+
+    fn action(&self) -> Outcome {
+        let known = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(hooks), Some((program, arguments))) = (&known.hooks, known.action.split_first()) else {
+            return Outcome::Absent;
+        };
+        let (program, arguments, limit) = (PathBuf::from(program), arguments.to_vec(), hooks.timeout);
+        drop(known);
+        execute(&program, &arguments, &BTreeMap::new(), limit)
+    }
+
+    /// Asks netifd, on a thread of its own.
+    fn query(self: &Arc<Self>, id: u32, name: String) {
+        if self.queries.fetch_add(1, Ordering::Relaxed) >= MAX_QUERIES {
+            self.queries.fetch_sub(1, Ordering::Relaxed);
+            let reason = "too many questions to netifd wait for an answer".to_owned();
+            return self.answer(id, Outcome::NotFound { nowhere: false, reason });
+        }
+        let state = self.clone();
+        thread::spawn(move || {
+            let outcome = ask_netifd(&name);
+            state.queries.fetch_sub(1, Ordering::Relaxed);
+            state.answer(id, outcome);
+        });
+    }
+
+    fn answer(&self, id: u32, outcome: Outcome) {
+        let Ok(mut line) = serde_json::to_vec(&Answer { id, outcome }) else { return };
+        line.push(b'\n');
+        // Nobody is left to be told when the daemon is gone.
+        let _ = self.answers.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
+    }
+}
+
+fn script_of(hooks: &Hooks, hook: Hook) -> Option<&Script> {
+    match hook {
+        Hook::PreUp => Some(&hooks.preup),
+        Hook::Up => Some(&hooks.up),
+        Hook::PreDown => Some(&hooks.predown),
+        Hook::Down => Some(&hooks.down),
+        Hook::Link => hooks.link_script.as_ref(),
+    }
+}
+
+fn execute(
+    program: &Path,
+    arguments: &[String],
+    environment: &BTreeMap<String, String>,
+    limit: Duration,
+) -> Outcome {
+    if let Err(distrust) = trust::check(program) {
+        return Outcome::Refused { reason: distrust.to_string() };
+    }
+    // By the name that was written: a program may do different things by different names.
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("PATH", PATH).envs(environment);
+    Outcome::Ran(job::run(&mut command, limit))
+}
+
+fn ask_netifd(name: &str) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answer = match runtime {
+        Ok(runtime) => runtime.block_on(Ubus::default().resolve(name)),
+        Err(error) => return Outcome::NotFound { nowhere: false, reason: error.to_string() },
+    };
+    match answer {
+        Ok(resolved) => Outcome::Found(resolved),
+        Err(error) => Outcome::NotFound { nowhere: error.is_final(), reason: error.to_string() },
+    }
+}

@@ -1,0 +1,151 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+
+/// A directory with scripts and a configuration that names them.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str, options: &str) -> Place {
+        let place = Place(std::env::temp_dir().join(format!("bonding-runner-{name}-{}", std::process::id())));
+        std::fs::create_dir_all(&place.0).unwrap();
+        std::fs::set_permissions(&place.0, std::fs::Permissions::from_mode(0o755)).unwrap();
+        place.configure(options);
+        place
+    }
+
+    fn configure(&self, options: &str) {
+        let text = format!(
+            "config globals\n option role server\nconfig interface 'bond'\n option ipaddr '10.0.0.1/24'\n\
+             option preup '/nonexistent'\n{}",
+            options.replace("DIR", &self.0.display().to_string())
+        );
+        std::fs::write(self.0.join("bonding"), text).unwrap();
+    }
+
+    fn script(&self, name: &str, mode: u32, text: &str) {
+        let path = self.0.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The other end on a thread instead of in a process.
+fn attach(place: &Place) -> Runner {
+    let (stream, theirs) = BlockingStream::pair().unwrap();
+    let config = place.0.join("bonding");
+    std::thread::spawn(move || process::serve_on(theirs, &config));
+    Started { stream }.attach().unwrap()
+}
+
+fn within<F: Future>(work: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), work).await.expect("in time") })
+}
+
+fn script(hook: Hook, arguments: &[&str], environment: &[(&str, &str)]) -> Task {
+    Task::Script {
+        hook,
+        arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+        environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }
+}
+
+fn ran(outcome: Outcome) -> job::Finished {
+    match outcome {
+        Outcome::Ran(finished) => finished,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_script_gets_arguments_and_a_clean_environment() {
+    let place = Place::new("clean", " option up 'DIR/up.sh'\n");
+    place.script("up.sh", 0o755, "echo \"$# $1 $2\"; env | sort | grep -v '^_=\\|^PWD=\\|^SHLVL='");
+    let output = within(async {
+        ran(attach(&place).run(script(Hook::Up, &["a b", "c"], &[("MTU", "1400")])).await).output
+    });
+    assert_eq!(output, "2 a b c\nMTU=1400\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n");
+}
+
+#[test]
+fn what_the_configuration_does_not_name_is_not_run() {
+    let place = Place::new("named", "");
+    within(async {
+        let runner = attach(&place);
+        assert_eq!(runner.run(script(Hook::Link, &[], &[])).await, Outcome::Absent);
+        assert_eq!(runner.run(Task::Action).await, Outcome::Absent);
+        // A script that the file names must be there, one at the customary place need not.
+        let Outcome::Refused { reason } = runner.run(script(Hook::PreUp, &[], &[])).await else { panic!() };
+        assert_eq!(reason, "'/nonexistent' does not exist");
+        place.script("link.sh", 0o755, "echo $2");
+        place.configure(" option link_script 'DIR/link.sh'\n");
+        assert_eq!(runner.run(script(Hook::Link, &[], &[])).await, Outcome::Absent, "not yet");
+        assert_eq!(runner.run(Task::Configure).await, Outcome::Configured);
+        assert_eq!(ran(runner.run(script(Hook::Link, &["bond0", "rtun_up"], &[])).await).output, "rtun_up\n");
+        // A file with errors changes nothing.
+        place.configure(" option link_script 'not absolute'\n");
+        assert_eq!(runner.run(Task::Configure).await, Outcome::Configured);
+        assert_eq!(ran(runner.run(script(Hook::Link, &["bond0", "rtun_up"], &[])).await).output, "rtun_up\n");
+        for task in [
+            script(Hook::Link, &[], &[("LD_PRELOAD", "/tmp/x.so")]),
+            script(Hook::Link, &["a\0b"], &[]),
+            script(Hook::Link, &["x"; 9], &[]),
+        ] {
+            assert!(matches!(runner.run(task).await, Outcome::Refused { .. }));
+        }
+    });
+}
+
+#[test]
+fn others_scripts_are_refused() {
+    let place = Place::new("refused", " option up 'DIR/up.sh'\n");
+    place.script("up.sh", 0o757, "echo never");
+    let outcome = within(async { attach(&place).run(script(Hook::Up, &[], &[])).await });
+    let Outcome::Refused { reason } = outcome else { panic!("{outcome:?}") };
+    assert!(reason.contains("can be changed by others (mode 0757): run `chmod go-w"), "{reason}");
+}
+
+#[test]
+fn scripts_run_in_order_and_nothing_else_waits_for_them() {
+    let place = Place::new("order", " option up 'DIR/slow.sh'\n option down 'DIR/quick.sh'\n");
+    place.script("slow.sh", 0o755, &format!("sleep 1; echo slow >> {}", place.0.join("log").display()));
+    place.script("quick.sh", 0o755, &format!("echo quick >> {}", place.0.join("log").display()));
+    within(async {
+        let runner = attach(&place);
+        let (up, down) = (script(Hook::Up, &[], &[]), script(Hook::Down, &[], &[]));
+        let slow = tokio::spawn({
+            let runner = runner.clone();
+            async move { runner.run(up).await }
+        });
+        // The order of the tasks is that in which they are spawned.
+        tokio::task::yield_now().await;
+        let quick = tokio::spawn({
+            let runner = runner.clone();
+            async move { runner.run(down).await }
+        });
+        assert_eq!(runner.run(Task::Configure).await, Outcome::Configured);
+        assert!(!slow.is_finished() && !quick.is_finished());
+        assert_eq!(ran(slow.await.unwrap()).failure, None);
+        assert_eq!(ran(quick.await.unwrap()).failure, None);
+    });
+    assert_eq!(std::fs::read_to_string(place.0.join("log")).unwrap(), "slow\nquick\n");
+}
+
+#[test]
+fn the_end_of_the_process_is_told() {
+    let (stream, theirs) = BlockingStream::pair().unwrap();
+    within(async {
+        let runner = Started { stream }.attach().unwrap();
+        drop(theirs);
+        assert_eq!(runner.run(Task::Action).await, Outcome::NoRunner);
+    });
+}
