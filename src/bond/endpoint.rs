@@ -168,6 +168,8 @@ impl Endpoint {
                 self.handshakes.call_soon(id, now);
             }
         }
+        // Without any path there is no timer that would find it out.
+        self.watch(id, now);
     }
 
     /// Client: replaces the classes of traffic that are treated in their own way, in both directions.
@@ -182,6 +184,7 @@ impl Endpoint {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.peer.remove_link(link, now);
         }
+        self.watch(id, now);
     }
 
     /// Says goodbye to all peers: transmit what [`Endpoint::poll_transmit`] gives then.
@@ -380,6 +383,11 @@ impl Endpoint {
         if closed {
             self.close_session(id, now);
         }
+        self.watch(id, now);
+    }
+
+    /// Tells what has changed at a peer.
+    fn watch(&mut self, id: PeerId, now: Time) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let mut events = Vec::new();
         entry.peer.watch(now, &mut events);

@@ -232,3 +232,30 @@ fn ends_that_carry_different_things_say_so_and_exchange_nothing() {
         assert!(!end.events.iter().any(|event| matches!(event, Event::PeerUp { .. })));
     }
 }
+
+#[test]
+fn the_loss_of_all_paths_at_once_is_told_without_any_timer() {
+    let mut world = World::new(Payload::Bonded, Payload::Bonded);
+    let client = &mut world.ends[0];
+    assert!(client.endpoint.status(world.now).peers[0].up);
+    client.events.clear();
+    for link in 0..2 {
+        let config = LinkConfig {
+            id: link,
+            name: format!("wan{link}"),
+            path: None,
+            enabled: true,
+            upload: None,
+            download: None,
+            priority: 1,
+            weight: 1,
+            mtu: None,
+        };
+        client.endpoint.set_link(client.peer, config, world.now);
+    }
+    let events: Vec<_> = std::iter::from_fn(|| client.endpoint.poll_event()).collect();
+    let down = |event: &&Event| matches!(event, Event::LinkState { state: LinkState::Down, .. });
+    assert_eq!(events.iter().filter(down).count(), 2, "{events:?}");
+    assert!(matches!(events.last(), Some(Event::PeerDown { .. })), "{events:?}");
+    assert!(!client.endpoint.status(world.now).peers[0].up);
+}

@@ -353,7 +353,7 @@ const INTERFACE: &[OptionSpec] = &[
         "link_script",
         Kind::Path,
         "",
-        "The script to run when a link or the bond goes up or down, with the arguments of MLVPN's `statuscommand`: the device; `rtun_up`, `rtun_down`, `tuntap_up` or `tuntap_down`; the link.",
+        "The script to run when a link or the bond goes up or down, with the words of MLVPN's `statuscommand`.",
     ),
     advanced("hook_timeout", millis(SECOND, HOUR), "30", "How long a script may run before it is ended."),
     advanced(
