@@ -57,12 +57,18 @@ test:
 	$(CARGO) test $(PROFILE) --package lab --test '*' -- --test-threads=2
 	$(CARGO) test $(PROFILE) --test end_to_end -- --test-threads=2
 
-# The pages of luci-app-bonding over a real bond in the laboratory.
+# The pages of luci-app-bonding over a real bond in the laboratory; with ROOTFS=FOLDER, the unpacked root file system of
+# an OpenWrt for this processor, in the real LuCI as well (root; Rust's target for musl).
 NPM ?= npm
+ROOTFS ?=
+MUSL := $(shell uname -m)-unknown-linux-musl
+
+export ROOTFS
 
 test-luci:
 	$(CARGO) build $(PROFILE) --bin bonding
 	$(CARGO) build $(PROFILE) --package lab --bin stage
+	$(if $(ROOTFS),$(CARGO) build $(PROFILE) --target $(MUSL) --bin bonding)
 	cd tests/luci && $(NPM) ci --no-audit --no-fund --silent && $(NPM) run --silent lint && $(NPM) run --silent test
 
 lint:

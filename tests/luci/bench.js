@@ -192,14 +192,15 @@ export class Server {
 
 /* A browser whose pages collect what they say on the console. */
 export class Browser {
-	static async open() {
+	/* `wrap` may give another program that runs the browser. */
+	static async open(wrap = program => program) {
 		if (!CHROMIUM)
 			throw new Error('no Chromium: install chromium, or set CHROMIUM to its path');
 
 		const browser = new Browser();
 
 		browser.chromium = await chromium.launch({
-			executablePath: CHROMIUM,
+			executablePath: wrap(CHROMIUM),
 			args: [ '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run' ]
 		});
 

@@ -71,10 +71,13 @@ class Chart {
 				peaks[way] = Math.max(peaks[way], way === 'rtt' ? Math.max(...values) : values.reduce((a, b) => a + b, 0));
 			}
 
+		peaks.rx = Math.max(peaks.rx, LEAST);
+		peaks.tx = Math.max(peaks.tx, LEAST / 4);
+
 		/* One scale both ways; neither way gets less than a fifth of the height. */
-		const share = Math.min(Math.max(peaks.tx / (peaks.rx + peaks.tx || 1), 0.2), 0.8);
+		const share = Math.min(Math.max(peaks.tx / (peaks.rx + peaks.tx), 0.2), 0.8);
 		const zero = TOP + RATES * (1 - share);
-		const scale = Math.min((zero - TOP) / Math.max(peaks.rx, LEAST), (TOP + RATES - zero) / Math.max(peaks.tx, LEAST / 4));
+		const scale = Math.min((zero - TOP) / peaks.rx, (TOP + RATES - zero) / peaks.tx);
 		const bottom = TOP + RATES + GAP + DELAYS;
 		const slowest = round(Math.max(peaks.rtt, 10) * 1.1);
 

@@ -1,0 +1,211 @@
+/* The pages in the real LuCI of a real OpenWrt, with a real bond to a server: `make test-luci ROOTFS=…`. */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { Browser, picture, until } from './bench.js';
+import { Router, missing } from './router.js';
+
+const skip = missing() || false;
+const LUCI = 'http://192.168.1.1/cgi-bin/luci';
+
+/* What LuCI's console has without these pages. */
+const NOISE = [ /403 \(Forbidden\).*\/cgi-bin\/luci/, /404 \(Not Found\).*\/protocol\/\w+\.js/, /404 \(Not Found\).*favicon/, /net::ERR_ABORTED/ ];
+
+let router, browser, line;
+
+before(async () => {
+	if (skip)
+		return;
+
+	router = await Router.boot();
+	await router.install();
+	line = await router.serve();
+	browser = await Browser.open(program => router.browser(program));
+	/* A second account, which may look at everything and change nothing. */
+	await router.run(`uci batch <<-E
+		add rpcd login
+		set rpcd.@login[-1].username=reader
+		set rpcd.@login[-1].password='$(uhttpd -m secret)'
+		add_list rpcd.@login[-1].read='*'
+		commit rpcd
+	E
+	/etc/init.d/rpcd restart`);
+	await until('rpcd is back', () => router.run('ubus list bonding').catch(() => ''));
+}, { timeout: 180000 });
+
+after(async () => {
+	await browser?.close();
+	await router?.close();
+}, { timeout: 30000 });
+
+async function logIn(user = 'root', password = '', options = {}) {
+	const page = await browser.page(options);
+
+	await page.goto(LUCI);
+	await page.fill('input[name=luci_username]', user);
+	await page.fill('input[name=luci_password]', password);
+	await page.press('input[name=luci_password]', 'Enter');
+	await page.waitForSelector('#topmenu, #mainmenu, .main-left, header .nav');
+
+	return page;
+}
+
+const open = async (page, where, selector) => {
+	await page.goto(`${LUCI}/admin/${where}`);
+	await page.waitForSelector(selector);
+};
+
+const links = page => page.locator('.bd-link').evaluateAll(rows => rows.map(row => [ row.dataset.link, row.dataset.state ]));
+const carry = async page => (await links(page)).filter(([ , state ]) => state === 'up').map(([ name ]) => name).join(' ');
+
+async function leave(page) {
+	assert.deepEqual(page.complaints.filter(text => !NOISE.some(pattern => pattern.test(text))), []);
+	await page.context().close();
+}
+
+test('before anything is set up', { skip, timeout: 60000 }, async () => {
+	const page = await logIn();
+
+	await open(page, 'network/bonding/status', '[data-trouble]');
+	assert.equal(await page.locator('[data-trouble]').getAttribute('data-trouble'), 'not-configured');
+	await picture(page, 'luci-not-configured');
+	await page.getByText('Set up the bond').click();
+	await page.waitForURL(/bonding\/config/);
+	await leave(page);
+});
+
+test('joining with one line, and both links come up', { skip, timeout: 90000 }, async () => {
+	const page = await logIn();
+
+	await open(page, 'network/bonding/config', '.bd-join');
+
+	const wans = page.locator('.bd-wans input');
+
+	assert.deepEqual(await wans.evaluateAll(boxes => boxes.map(box => [ box.value, box.checked ])), [ [ 'wan0', true ], [ 'wan1', true ] ]);
+	await picture(page, 'luci-join');
+	await page.locator('.bd-join textarea').fill(line);
+	await page.locator('.bd-join').getByRole('button', { name: 'Join' }).click();
+	await until('it has joined', async () => /has joined/.test(await page.locator('.bd-joined').textContent()), 30, () => page.locator('.bd-join').innerText());
+	await page.getByText('See the status').click();
+	await page.waitForURL(/bonding\/status/);
+	await until('both links are up', async () => await carry(page) === 'wan0 wan1', 40, () => page.locator('#maincontent').innerText());
+	await page.waitForTimeout(4000);
+	await picture(page, 'luci-status', [ [ 1280, false ], [ 1280, true ], [ 360, false ], [ 360, true ] ]);
+	await leave(page);
+});
+
+test('a cut line is seen', { skip, timeout: 90000 }, async () => {
+	const page = await logIn();
+
+	await open(page, 'network/bonding/status', '.bd-link');
+	await router.inet('ip', 'link', 'set', 'wan2', 'down');
+	await until('wan1 is down', async () => (await links(page)).some(([ name, state ]) => name === 'wan1' && state === 'down'), 30);
+	assert.equal(await carry(page), 'wan0');
+	await picture(page, 'luci-cut');
+	await router.inet('ip', 'link', 'set', 'wan2', 'up');
+	await until('it is back', async () => await carry(page) === 'wan0 wan1', 40);
+	await leave(page);
+});
+
+test('a link is taken out and put back by button', { skip, timeout: 60000 }, async () => {
+	const page = await logIn();
+	const button = action => page.locator(`.bd-link[data-link=wan0] [data-action=${action}]`);
+
+	await open(page, 'network/bonding/status', '.bd-link');
+	await button('down').click();
+	await until('it is out', async () => (await links(page)).some(([ name, state ]) => name === 'wan0' && state === 'disabled'));
+	assert.equal((await router.status()).links.wan0.taken_out, true);
+	await button('up').click();
+	await until('it is back', async () => await carry(page) === 'wan0 wan1', 30);
+	await leave(page);
+});
+
+test('Save & Apply changes an option without a pause', { skip, timeout: 120000 }, async () => {
+	const page = await logIn();
+	const old = await router.status();
+
+	await open(page, 'network/bonding/config', '.cbi-map [data-tab=interface]');
+	await page.locator('.cbi-tabmenu [data-tab=interface] a').click();
+	await page.locator('.cbi-tabmenu [data-tab=traffic] a').click();
+
+	const policy = page.locator('[data-name=policy] select').first();
+
+	await policy.selectOption('round-robin');
+	await picture(page, 'luci-config', [ [ 1280, false ], [ 1280, true ], [ 360, false ], [ 360, true ] ]);
+	await page.setViewportSize({ width: 1280, height: 900 });
+
+	/* A wrong value is marked in the field, and LuCI saves nothing. */
+	const mtu = page.locator('[data-name=mtu] input').first();
+
+	await mtu.fill('70000');
+	await mtu.press('Tab');
+	await until('it is marked', async () => /cbi-input-invalid/.test(await mtu.getAttribute('class')));
+	await mtu.fill('');
+	await mtu.press('Tab');
+
+	const ping = router.run('ping -c 15 -W 2 10.77.0.1').catch(error => error.message);
+
+	await page.locator('.cbi-page-actions .cbi-button-apply').first().click();
+
+	/* The browser has reached the router again, and so there is nothing to roll back. */
+	await until('LuCI says that it is done', async () => /Configuration changes applied/.test(await page.locator('body').textContent()), 60);
+
+	const status = await until('the daemon has taken it', async () => {
+		const now = await router.status().catch(() => null);
+
+		return now?.endpoint?.peers[0]?.policy === 'round-robin' && now;
+	}, 60);
+
+	assert.equal(status.pid, old.pid, 'the same process');
+	assert.ok(status.endpoint.peers[0].since_ms > old.endpoint.peers[0].since_ms, 'and the same session');
+	assert.match(await ping, / 0% packet loss/);
+	assert.equal((await router.run('uci get bonding.bond.policy')).trim(), 'round-robin');
+	await leave(page);
+});
+
+test('the overview has a line for each link', { skip, timeout: 60000 }, async () => {
+	const page = await logIn();
+
+	await open(page, 'status/overview', '.bd-lines [data-link]');
+	assert.deepEqual(await page.locator('.bd-lines [data-link]').evaluateAll(rows => rows.map(row => row.dataset.link)), [ 'wan0', 'wan1' ]);
+	await picture(page, 'luci-overview', [ [ 1280, false ] ]);
+	await leave(page);
+});
+
+test('a read-only account sees the bond and is refused everything else', { skip, timeout: 60000 }, async () => {
+	const page = await logIn('reader', 'secret');
+
+	await open(page, 'network/bonding/status', '.bd-link');
+	assert.equal(await carry(page), 'wan0 wan1');
+	assert.equal(await page.locator('.bd button:not([data-show])').count(), 0);
+
+	/* By itself, past the page. */
+	const answers = await page.evaluate(async () => {
+		const call = async (object, method, params) => {
+			const reply = await fetch(L.env.ubuspath || '/ubus', { method: 'POST', body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'call', params: [ L.env.sessionid, object, method, params ] }) });
+			const answer = await reply.json();
+
+			return answer.error?.code ?? answer.result[0];
+		};
+
+		return {
+			status: await call('bonding', 'status', { after: 0 }),
+			link: await call('bonding', 'link', { name: 'wan0', action: 'down' }),
+			restart: await call('bonding', 'restart', {}),
+			genkey: await call('bonding', 'genkey', { replace: true }),
+			join: await call('bonding', 'join', { line: 'bonding://x', wan: [ 'wan0' ] }),
+			set: await call('uci', 'set', { config: 'bonding', section: 'bond', values: { policy: 'flow' } })
+		};
+	});
+
+	/* -32002: access denied. */
+	assert.deepEqual(answers, { status: 0, link: -32002, restart: -32002, genkey: -32002, join: -32002, set: -32002 });
+	assert.equal((await router.status()).links.wan0.taken_out, false);
+
+	const setUp = `${LUCI}/admin/network/bonding/config`;
+
+	assert.ok(await page.evaluate(where => fetch(where).then(reply => reply.status), setUp) >= 400, 'no set-up page');
+	assert.equal(await page.locator('a[href$="network/bonding/config"]').count(), 0, 'nor a way there');
+	await page.context().close();
+});
