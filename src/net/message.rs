@@ -98,7 +98,7 @@ impl Request {
     }
 
     /// Everything begins at a multiple of four bytes.
-    fn append(&mut self, bytes: &[u8]) {
+    pub(super) fn append(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }

@@ -8,6 +8,7 @@
 //! * [`bonding`] makes and fills a device of the kernel's bonding driver, for kernel mode.
 //! * [`watch`] tells when somebody else changes something, [`snapshot`] what there is.
 //! * [`netifd`] finds device, address and gateway of a link, [`sysctl`] sets a few switches of a device.
+//! * [`nftables`] keeps the server's table of translations.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,6 +22,7 @@ pub mod links;
 mod message;
 pub mod netifd;
 mod netlink;
+pub mod nftables;
 pub mod routes;
 pub mod rules;
 pub mod snapshot;

@@ -8,6 +8,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::SockProtocol;
+
 use super::message::{
     Attributes, HEADER_LEN, Message, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR,
     NLM_F_MULTI, NLM_F_REQUEST, Request, text, u32_at,
@@ -25,7 +27,7 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 // linux/netlink.h: kinds of message that every netlink family has.
 const NLMSG_NOOP: u16 = 1;
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
 
@@ -98,7 +100,7 @@ struct Connection {
 
 impl Connection {
     fn open() -> io::Result<Self> {
-        let socket = Socket::open(0)?;
+        let socket = Socket::open(SockProtocol::NetlinkRoute, 0)?;
         // Older kernels lack these (strict checking: Linux 4.20, which makes the kernel filter dumps; the other two:
         // 4.12). They cost time or words only: answers are checked here too.
         let _ = socket.switch_on(libc::NETLINK_GET_STRICT_CHK);
@@ -293,11 +295,11 @@ impl Netlink {
 }
 
 /// The error number in an acknowledgement, or 0.
-fn errno(message: &Message<'_>) -> i32 {
+pub(super) fn errno(message: &Message<'_>) -> i32 {
     u32_at(message.body, 0).map_or(0, |code| (code as i32).wrapping_neg())
 }
 
-fn refusal(message: &Message<'_>, action: &impl Fn() -> String) -> Error {
+pub(super) fn refusal(message: &Message<'_>, action: &impl Fn() -> String) -> Error {
     let source = io::Error::from_raw_os_error(errno(message));
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => Error::Permission(action()),

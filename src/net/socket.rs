@@ -1,4 +1,4 @@
-//! A routing netlink socket that can be awaited.
+//! A netlink socket that can be awaited.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -20,10 +20,11 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// A socket that also hears the announcements of `groups`, a set of bits. Must be called within a tokio runtime.
-    pub(super) fn open(groups: u32) -> io::Result<Socket> {
+    /// A socket of a netlink protocol that also hears the announcements of `groups`, a set of bits. Must be called within
+    /// a tokio runtime.
+    pub(super) fn open(protocol: SockProtocol, groups: u32) -> io::Result<Socket> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         // SAFETY: an `OwnedFd` keeps its descriptor open, and the same, until it is dropped with the `AsyncFd`.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
@@ -38,6 +39,18 @@ impl Socket {
     /// Asks for a receive buffer of so many bytes. The kernel may grant less.
     pub(super) fn set_receive_buffer(&self, bytes: libc::c_int) -> io::Result<()> {
         self.set(libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)
+    }
+
+    /// Makes room for a message of so many bytes.
+    pub(super) fn make_room(&self, bytes: usize) -> io::Result<()> {
+        // The kernel's default, and what it keeps for itself of a buffer.
+        const ENOUGH: usize = 128 * 1024;
+        match libc::c_int::try_from(bytes.saturating_mul(2)) {
+            Ok(bytes) if bytes > ENOUGH as libc::c_int => {
+                self.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends to the kernel, which takes a request at once or refuses it.

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 
+use nix::sys::socket::SockProtocol;
+
 use super::Family;
 use super::links::IFF_LOWER_UP;
 use super::message::{Message, family, ip, text, u32_at};
@@ -100,7 +102,10 @@ impl Watch {
         // linux/rtnetlink.h: RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE,
         // RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE.
         const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
-        let socket = Socket::open(GROUPS.iter().fold(0, |bits, group| bits | 1 << (group - 1)))?;
+        let socket = Socket::open(
+            SockProtocol::NetlinkRoute,
+            GROUPS.iter().fold(0, |bits, group| bits | 1 << (group - 1)),
+        )?;
         let _ = socket.set_receive_buffer(RECEIVE_BUFFER);
         Ok(Watch { socket, protocol, buffer: Vec::new(), pending: VecDeque::new(), links: BTreeMap::new() })
     }
