@@ -81,6 +81,16 @@ pub fn render(status: &Value, colour: bool) -> String {
         };
         lines.iter().for_each(|line| text.push_str(&wrap(line, 4)));
     }
+    match (string(&status["firewall"], "table"), string(&status["firewall"], "problem")) {
+        ("", _) => {}
+        (table, "") => {
+            let _ = writeln!(text, "  address translation: nftables table {table}");
+        }
+        (_, problem) => {
+            let _ = writeln!(text, "  {}", paint.red("no address translation:"));
+            text.push_str(&wrap(problem, 4));
+        }
+    }
     let peers = endpoint["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
     for peer in peers {
         render_peer(peer, status, paint, &mut text);

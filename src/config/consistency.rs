@@ -14,6 +14,8 @@ use super::spelling::nearest;
 use super::types::*;
 use super::value::{Host, IpNet};
 
+mod redirects;
+
 /// Looks for everything that cannot work although each option is right, and for what has no effect.
 pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
     check_role(sourced, log);
@@ -23,6 +25,7 @@ pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
     check_links(sourced, log);
     check_link_pairs(sourced, log);
     check_peers(sourced, log);
+    redirects::check(sourced, log);
     check_rules(sourced, log);
 }
 

@@ -15,6 +15,10 @@ pub const MAX_LINKS: usize = 32;
 /// The largest number of peers of a server.
 pub const MAX_PEERS: usize = 2048;
 
+/// IP protocol numbers.
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+
 /// A configuration and which section each part came from.
 pub(super) struct Sourced {
     pub(super) config: Config,
@@ -22,6 +26,7 @@ pub(super) struct Sourced {
     pub(super) bond_at: Option<usize>,
     pub(super) links_at: Vec<usize>,
     pub(super) peers_at: Vec<usize>,
+    pub(super) redirects_at: Vec<usize>,
     pub(super) rules_at: Vec<usize>,
     /// The names of the links that are there but not enabled.
     pub(super) disabled_links: Vec<String>,
@@ -50,11 +55,19 @@ pub(super) fn read(log: &mut Log<'_>) -> Sourced {
     let bond = Interface { name: bond_at.map_or("bond".into(), |index| document.label(index)), ..bond };
 
     let mut sourced = Sourced {
-        config: Config { globals, bond, links: Vec::new(), peers: Vec::new(), rules: Vec::new() },
+        config: Config {
+            globals,
+            bond,
+            links: Vec::new(),
+            peers: Vec::new(),
+            redirects: Vec::new(),
+            rules: Vec::new(),
+        },
         globals_at,
         bond_at,
         links_at: Vec::new(),
         peers_at: Vec::new(),
+        redirects_at: Vec::new(),
         rules_at: Vec::new(),
         disabled_links: Vec::new(),
     };
@@ -90,6 +103,15 @@ pub(super) fn read(log: &mut Log<'_>) -> Sourced {
         if let Some(peer) = peer.filter(|_| on) {
             config.peers.push(peer);
             sourced.peers_at.push(index);
+        }
+    }
+    for index in of_kind("redirect") {
+        let on = !is_client && is_enabled(log.document, index);
+        let name = document.label(index);
+        let redirect = read_redirect(&mut Reader::new(log, Some(index), "redirect", on), name);
+        if let Some(redirect) = redirect.filter(|_| on) {
+            config.redirects.push(redirect);
+            sourced.redirects_at.push(index);
         }
     }
     for index in of_kind("rule") {
@@ -182,6 +204,9 @@ fn read_globals(reader: &mut Reader<'_, '_>, has_peers: bool) -> Globals {
         listen_ports: reader.all("listen_port", value::port),
         listen_addresses: reader.addresses("listen_address"),
         public_addresses: reader.all("public_address", value::host),
+        nat: reader.flag("nat"),
+        forwarding: reader.flag("forwarding"),
+        trusted_networks: reader.networks("trusted_network").iter().map(IpNet::trunc).collect(),
         client_to_client: reader.flag("client_to_client"),
         control_socket: reader.path("control_socket"),
         control_group: reader.text("control_group"),
@@ -346,6 +371,19 @@ fn read_peer(reader: &mut Reader<'_, '_>, name: String, policy: Policy) -> Optio
         policy: reader.policy().unwrap_or(policy),
         upload: reader.rate("upload"),
         download: reader.rate("download"),
+    })
+}
+
+fn read_redirect(reader: &mut Reader<'_, '_>, name: String) -> Option<Redirect> {
+    let protocols = reader.all("proto", value::protocol);
+    Some(Redirect {
+        name,
+        protocols: if protocols.is_empty() { vec![TCP, UDP] } else { protocols },
+        ports: reader.one("src_dport", value::port_range)?,
+        address: reader.address("src_dip"),
+        sources: reader.networks("src_ip").iter().map(IpNet::trunc).collect(),
+        to: reader.address("dest_ip")?,
+        to_port: reader.one("dest_port", value::port_range).map(|ports| *ports.start()),
     })
 }
 

@@ -21,6 +21,8 @@ pub struct Config {
     pub links: Vec<Link>,
     /// The enabled `config peer` sections, in the order of the file; empty on a client.
     pub peers: Vec<Peer>,
+    /// The enabled `config redirect` sections, in the order of the file; empty on a client.
+    pub redirects: Vec<Redirect>,
     /// The enabled `config rule` sections, in the order of the file: the first one that matches counts.
     pub rules: Vec<Rule>,
 }
@@ -103,6 +105,12 @@ pub struct Globals {
     pub listen_addresses: Vec<IpAddr>,
     /// Where routers reach this server.
     pub public_addresses: Vec<Host>,
+    /// Whether private addresses of peers are translated.
+    pub nat: bool,
+    /// Whether the kernel is told to forward.
+    pub forwarding: bool,
+    /// Networks that are spared translation, without host bits.
+    pub trusted_networks: Vec<IpNet>,
     /// Whether peers may reach each other.
     pub client_to_client: bool,
     /// The path of the control socket.
@@ -356,6 +364,25 @@ pub struct Peer {
     pub upload: Option<Rate>,
     /// The most that is sent to it.
     pub download: Option<Rate>,
+}
+
+/// `config redirect`: ports of the server that lead to a host behind a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The section's name or `@redirect[N]`.
+    pub name: String,
+    /// TCP (6), UDP (17) or both; never empty.
+    pub protocols: Vec<u8>,
+    /// The ports here.
+    pub ports: RangeInclusive<u16>,
+    /// The address here; all of this machine if `None`.
+    pub address: Option<IpAddr>,
+    /// Who may use it; everybody if empty. Without host bits.
+    pub sources: Vec<IpNet>,
+    /// The host.
+    pub to: IpAddr,
+    /// The first port there; the same as here if `None`.
+    pub to_port: Option<u16>,
 }
 
 /// `config rule`: what to do with one class of traffic. An empty list matches everything.

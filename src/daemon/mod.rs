@@ -16,6 +16,7 @@ pub mod clock;
 pub mod control;
 pub mod desired;
 pub mod events;
+pub mod firewall;
 pub mod introduction;
 pub mod kernel;
 mod log;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::net::state::{Owned, Report};
-use crate::net::sysctl::Sysctls;
+use crate::net::sysctl::{Switch, Sysctls};
 use crate::net::{Desired, Error, Event, Reconciler, Watch};
 
 /// Changes come in crowds: a DHCP renewal is half a dozen. They are answered together.
@@ -35,6 +35,8 @@ pub struct Wanted {
     pub desired: Desired,
     /// Devices whose reverse path filter must not be strict.
     pub loose_rp_filter: BTreeSet<String>,
+    /// Further switches.
+    pub switches: BTreeSet<Switch>,
 }
 
 /// What the daemon is told.
@@ -90,7 +92,7 @@ impl Network {
         let (tell, progress) = watch::channel(Progress::default());
         let (orders, inbox) = mpsc::channel(4);
         let mut keeper = Keeper { reconciler, sysctls, watch, changes, inbox, tell, retry: RETRY };
-        keeper.relax_rp_filters();
+        keeper.set_switches();
         let task = tokio::spawn(async move { keeper.run().await });
         Ok(Network { wanted, progress, orders, task })
     }
@@ -106,13 +108,19 @@ impl Network {
 
     /// Says what shall be, and gives the generation that [`Progress::settled`] will reach. What is so already costs nothing:
     /// then `None`.
-    pub fn set(&self, desired: Desired, loose_rp_filter: BTreeSet<String>) -> Option<u64> {
+    pub fn set(
+        &self,
+        desired: Desired,
+        loose_rp_filter: BTreeSet<String>,
+        switches: BTreeSet<Switch>,
+    ) -> Option<u64> {
         let mut generation = None;
         self.wanted.send_if_modified(|wanted| {
-            if wanted.desired == desired && wanted.loose_rp_filter == loose_rp_filter {
+            let new = Wanted { generation: wanted.generation, desired, loose_rp_filter, switches };
+            if *wanted == new {
                 return false;
             }
-            *wanted = Wanted { generation: wanted.generation + 1, desired, loose_rp_filter };
+            *wanted = Wanted { generation: wanted.generation + 1, ..new };
             generation = Some(wanted.generation);
             true
         });
@@ -214,7 +222,7 @@ impl Keeper {
                 false
             }
         };
-        self.relax_rp_filters();
+        self.set_switches();
         if is_new {
             self.tell.send_modify(|progress| progress.settled = wanted.generation);
         }
@@ -227,11 +235,16 @@ impl Keeper {
         Some(Instant::now() + pause)
     }
 
-    fn relax_rp_filters(&mut self) {
+    fn set_switches(&mut self) {
         let wanted = self.changes.borrow();
         for device in &wanted.loose_rp_filter {
             if let Err(error) = self.sysctls.relax_rp_filter(device) {
                 log::warn!("the reverse path filter of {device} cannot be made loose: {error}");
+            }
+        }
+        for switch in &wanted.switches {
+            if let Err(error) = self.sysctls.apply(switch) {
+                log::warn!("{error}");
             }
         }
     }

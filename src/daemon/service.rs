@@ -8,7 +8,7 @@ pub mod plan;
 mod reloading;
 mod watching;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -30,14 +30,15 @@ use super::scripts::{Report, Scripts};
 use super::server::Server;
 use super::start::{Options, Prepared, StartError};
 use super::watchdog::Watchdog;
-use super::{introduction, mapping, places};
+use super::{firewall, introduction, mapping, places};
 use crate::bond::{Endpoint, Event, LinkState, PeerId, Time};
 use crate::config::key::Secret;
 use crate::config::{Cipher, Config, Mode, Role};
 use crate::io::confine::Confined;
 use crate::io::timer::now;
 use crate::io::{Driver, Keeper, Tun, TunOptions};
-use crate::net::{Netlink, Reconciler, Watch};
+use crate::net::sysctl::{self, Switch};
+use crate::net::{Family, Netlink, Reconciler, Watch};
 
 /// The device's MTU until the links' are known: what fits 1500 bytes on the line. Longer packets than a link carries are
 /// split by the core.
@@ -77,6 +78,8 @@ pub struct Daemon {
     side: Side,
     driver: Driver,
     network: Network,
+    /// A server's.
+    firewall: Option<firewall::Keeper>,
     netlink: Netlink,
     /// Name of the device that traffic is routed into.
     device: String,
@@ -213,6 +216,12 @@ impl Daemon {
             }
             Side::Server(_) => first.desired = desired::server(&config, tunnel),
         }
+        first.switches = switches(&config, &side);
+        let mut firewall = None;
+        if globals.role == Role::Server {
+            forward(&config);
+            firewall = Some(firewall::Keeper::start(firewall::wanted(&config)).await);
+        }
         let saved = globals.control_socket.with_extension("sysctl");
         let mut reconciler = Reconciler::new(netlink.clone(), ownership);
         if outlived {
@@ -228,6 +237,7 @@ impl Daemon {
             side,
             driver,
             network,
+            firewall,
             netlink,
             device,
             tunnel,
@@ -286,6 +296,7 @@ impl Daemon {
                     self.take_gone_sockets();
                 }
                 progress = self.network.progress() => self.take_progress(progress),
+                state = firewall_changed(&mut self.firewall) => self.take_firewall(state),
                 request = self.control.next() => self.answer(request),
                 Some(message) = self.inbox.recv() => self.take_message(message),
                 report = self.scripts.next() => self.take_report(&report),
@@ -315,6 +326,9 @@ impl Daemon {
         self.finish_scripts().await;
         self.driver.endpoint_mut().close(now());
         self.driver.flush();
+        if let Some(firewall) = self.firewall.take() {
+            firewall.clear().await;
+        }
         self.network.clear().await;
         if let Some(kernel) = &self.kernel {
             kernel.remove().await;
@@ -446,8 +460,17 @@ impl Daemon {
             Side::Client(client) => client.desired(&self.config, self.tunnel),
             Side::Server(_) => (desired::server(&self.config, self.tunnel), Default::default()),
         };
-        if let Some(generation) = self.network.set(desired, loose) {
+        let switches = switches(&self.config, &self.side);
+        if let Some(generation) = self.network.set(desired, loose, switches) {
             self.settling = Some(generation);
+        }
+    }
+
+    fn take_firewall(&mut self, state: firewall::State) {
+        match (state.problem, state.table) {
+            (Some(problem), _) => self.event(None, None, "no address translation", &problem),
+            (None, Some(table)) => log::info!("the nftables table '{table}' is set"),
+            (None, None) => {}
         }
     }
 
@@ -646,6 +669,35 @@ async fn preup(
     tokio::select! {
         report = scripts.next() => (Some(report), false),
         () = signals.stop() => (None, true),
+    }
+}
+
+/// What the interfaces that we use must be set to.
+fn switches(config: &Config, side: &Side) -> BTreeSet<Switch> {
+    let links = match side {
+        Side::Client(client) => client.places(),
+        Side::Server(_) => BTreeMap::new(),
+    };
+    let devices = links.values().filter_map(|place| place.device.as_deref());
+    devices.chain([config.bond.ifname.as_str()]).flat_map(Switch::no_redirects).collect()
+}
+
+/// Has the kernel forward packets, if that is asked for.
+fn forward(config: &Config) {
+    let inside = config.bond.addresses.iter().map(|net| Family::of(net.address));
+    for family in inside.collect::<BTreeSet<_>>().into_iter().filter(|_| config.globals.forwarding) {
+        match sysctl::forward(family) {
+            Ok(true) => log::info!("{family}: the kernel forwards packets from now on"),
+            Ok(false) => {}
+            Err(error) => log::warn!("the kernel was not told to forward packets: {error}"),
+        }
+    }
+}
+
+async fn firewall_changed(firewall: &mut Option<firewall::Keeper>) -> firewall::State {
+    match firewall {
+        Some(keeper) => keeper.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Status<'a> {
     pub watchdog: Option<WatchdogStatus>,
     /// A server's addresses and ports.
     pub listen: Vec<String>,
+    /// A server's nftables table; `null` when it wants none.
+    pub firewall: Option<Firewall>,
     /// The core's part.
     pub endpoint: EndpointStatus,
     /// The netifd interface or device of each link, by its name.
@@ -60,6 +62,15 @@ pub struct Status<'a> {
     pub kernel: Option<KernelStatus>,
     /// The last changes of state, the oldest first.
     pub events: Vec<Aged>,
+}
+
+/// A server's table of translations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Firewall {
+    /// Its name.
+    pub table: String,
+    /// Why it is not set; empty when it is.
+    pub problem: String,
 }
 
 /// Where a link is and how its packets are told from others.

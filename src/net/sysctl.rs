@@ -36,6 +36,33 @@ pub enum SysctlError {
     },
 }
 
+/// A switch of an interface, and the value that it shall have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Switch {
+    /// IP version.
+    pub family: Family,
+    /// The interface, or `all`.
+    pub device: String,
+    /// Its name.
+    pub name: &'static str,
+    /// The value.
+    pub value: &'static str,
+}
+
+impl Switch {
+    /// What keeps ICMP redirects from `device` and to it (RFC 1812, section 5.2.7.2): who follows one leaves the bond, or
+    /// a link's own way. The kernel sends them where the device's switch or that for all is on.
+    pub fn no_redirects(device: &str) -> Vec<Switch> {
+        let switch = |family, device: &str, name| Switch { family, device: device.into(), name, value: "0" };
+        vec![
+            switch(Family::V4, "all", "send_redirects"),
+            switch(Family::V4, device, "send_redirects"),
+            switch(Family::V4, device, "accept_redirects"),
+            switch(Family::V6, device, "accept_redirects"),
+        ]
+    }
+}
+
 /// Switches that were changed, with their values before.
 ///
 /// The old values can be kept in a file, so that the next start after a crash knows what to restore.
@@ -105,6 +132,15 @@ impl Sysctls {
         Ok(())
     }
 
+    /// Sets a switch as [`Sysctls::set`] does; one that is not there (the device is gone, the family is switched off) is
+    /// left out.
+    pub fn apply(&mut self, switch: &Switch) -> Result<(), SysctlError> {
+        match self.set(switch.family, &switch.device, switch.name, switch.value) {
+            Err(SysctlError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
     /// What was changed.
     pub fn changes(&self) -> impl Iterator<Item = (&Path, &Change)> {
         self.changes.iter().map(|(path, change)| (path.as_path(), change))
@@ -150,6 +186,34 @@ impl Sysctls {
         let new = file.with_extension("new");
         fs::write(&new, text).and_then(|()| fs::rename(&new, file)).map_err(failed)
     }
+}
+
+/// Has the kernel forward packets; gives whether it did not before.
+///
+/// It stays so: others may count on it by the time we end. IPv6 interfaces that learn their routes from announcements
+/// go on doing so, which the kernel ends otherwise when it begins to forward.
+///
+/// # Errors
+///
+/// When a switch cannot be read or written.
+pub fn forward(family: Family) -> Result<bool, SysctlError> {
+    let all = interface_path(family, "all", "forwarding")?;
+    if read(&all)? != "0" {
+        return Ok(false);
+    }
+    if family == Family::V6 {
+        let interfaces = Path::new("/proc/sys/net/ipv6/conf");
+        let failed = |source| SysctlError::Io { path: interfaces.to_owned(), source };
+        for interface in fs::read_dir(interfaces).map_err(failed)?.flatten() {
+            let path = interface.path().join("accept_ra");
+            // "Also if forwarding" (Documentation/networking/ip-sysctl).
+            if read(&path).is_ok_and(|value| value == "1") {
+                write(&path, "2")?;
+            }
+        }
+    }
+    write(&all, "1")?;
+    Ok(true)
 }
 
 /// Reads a switch of an interface, in the network namespace of the calling thread.

@@ -4,6 +4,7 @@
 mod classes;
 mod clock;
 mod failure;
+mod firewall;
 mod hooks;
 mod mtu;
 mod privileges;

@@ -85,6 +85,8 @@ fn write_file(path: &Path, pools: &[IpNet], addresses: &[Host], ports: &[u16]) -
     let texts = |values: &[String]| -> Vec<String> { values.to_vec() };
     let globals = editor.append("globals", "globals")?;
     editor.set(globals, "role", "server")?;
+    editor.set(globals, "nat", "1")?;
+    editor.set(globals, "forwarding", "1")?;
     // Beside the configuration: a server that was set up elsewhere is moved by moving its directory.
     let key = path.with_file_name("private.key");
     if key.is_absolute() {

@@ -91,6 +91,14 @@ pub const SECTIONS: &[SectionSpec] = &[
         options: PEER,
     },
     SectionSpec {
+        kind: "redirect",
+        name: "optional; the redirect's name in messages",
+        single: false,
+        side: Side::Server,
+        help: "Ports of this server that lead to a host behind a peer; the options are those of OpenWrt's firewall.",
+        options: REDIRECT,
+    },
+    SectionSpec {
         kind: "rule",
         name: "optional; the rule's name in status",
         single: false,
@@ -139,6 +147,24 @@ const GLOBALS: &[OptionSpec] = &[
         Kind::Host,
         "",
         "The addresses or names at which routers reach this server: what `bonding server add-peer` tells them.",
+    ))),
+    server(option(
+        "nat",
+        Kind::Bool,
+        "0",
+        "Whether what comes from private addresses of peers leaves with this server's own; by an nftables table.",
+    )),
+    server(option(
+        "forwarding",
+        Kind::Bool,
+        "0",
+        "Whether the kernel is told to forward packets between the bond and other networks.",
+    )),
+    server(list(advanced(
+        "trusted_network",
+        Kind::Cidr,
+        "",
+        "With `nat`: networks that peers reach without translation, and that may open connections to them.",
     ))),
     server(advanced(
         "client_to_client",
@@ -536,6 +562,16 @@ const PEER: &[OptionSpec] = &[
     option("policy", POLICIES, "", "How traffic to this peer is spread; without it, as for the interface."),
     option("upload", Kind::Rate, "", "The most that is taken from this peer."),
     option("download", Kind::Rate, "", "The most that is sent to this peer."),
+];
+
+const REDIRECT: &[OptionSpec] = &[
+    option("enabled", Kind::Bool, "1", "Whether this redirect counts."),
+    list(option("proto", Kind::Protocol, "", "The protocols: `tcp`, `udp`; without it, both.")),
+    required(option("src_dport", Kind::PortRange, "", "The ports of this server.")),
+    advanced("src_dip", Kind::Address, "", "The address of this server; without it, all of them."),
+    list(option("src_ip", Kind::Cidr, "", "Who may use it: addresses or networks; without it, everybody.")),
+    required(option("dest_ip", Kind::Address, "", "The host behind a peer.")),
+    option("dest_port", Kind::PortRange, "", "Its ports; without it, the same as here."),
 ];
 
 const RULE: &[OptionSpec] = &[

@@ -88,6 +88,11 @@ impl Daemon {
             privileges: self.privileges.as_ref(),
             watchdog: self.watchdog.as_ref().map(|watchdog| watchdog.status(now)),
             listen,
+            firewall: self.firewall.as_ref().and_then(|firewall| {
+                let state = firewall.state();
+                let problem = state.problem.unwrap_or_default();
+                Some(status::Firewall { table: state.table?, problem })
+            }),
             endpoint: self.driver.endpoint().status(now),
             interfaces,
             links,

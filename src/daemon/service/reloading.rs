@@ -2,6 +2,7 @@
 
 use super::{Daemon, Side};
 use crate::config::{self, Config};
+use crate::daemon::firewall;
 use crate::daemon::reload::{self, Outcome};
 use crate::daemon::runner::Task;
 use crate::io::timer::now;
@@ -48,6 +49,10 @@ impl Daemon {
         match &mut self.side {
             Side::Client(client) => client.configure(&self.config, &mut self.driver, now()),
             Side::Server(server) => server.configure(&self.config, &mut self.driver, now()),
+        }
+        if let Some(firewall) = &self.firewall {
+            super::forward(&self.config);
+            firewall.set(firewall::wanted(&self.config));
         }
         let found = self.peer_mtus.values().min().copied().unwrap_or(self.tunnel.mtu);
         self.tunnel.mtu = self.config.bond.mtu.unwrap_or(found);
