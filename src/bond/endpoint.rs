@@ -1,6 +1,7 @@
 //! One end of the bond: all its peers, and the way of every datagram to its peer and session.
 
 mod handshakes;
+mod pins;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -18,6 +19,8 @@ use super::status::EndpointStatus;
 use super::wire::Frame;
 use super::{LinkId, Origin, Packet, Path, PeerId, Pool, Time, Transmit, ip};
 use handshakes::{Handshakes, StagedSettings};
+use pins::Pin;
+pub use pins::TcpPorts;
 
 /// ECN codepoint "congestion experienced" (RFC 3168).
 const CE: u8 = 3;
@@ -77,6 +80,7 @@ pub struct Endpoint {
     random: Random,
     /// The peer that is asked first for its next datagram.
     turn: PeerId,
+    pins: Vec<Pin>,
 }
 
 impl Endpoint {
@@ -96,6 +100,7 @@ impl Endpoint {
             pool: Pool::new(POOL),
             random,
             turn: PeerId(0),
+            pins: Vec::new(),
         }
     }
 
@@ -210,6 +215,7 @@ impl Endpoint {
     /// Takes an inner packet, which goes to the peer that its destination belongs to.
     pub fn enqueue(&mut self, packet: Packet, now: Time) {
         let peer = ip::destination(&packet).and_then(|destination| self.routing.lookup(destination));
+        let pinned = peer.and_then(|peer| self.pinned(peer, &packet, now));
         let entry = peer.and_then(|peer| self.entries.get_mut(&peer));
         let Some(entry) = entry else {
             self.count("inner packet for nobody");
@@ -218,7 +224,11 @@ impl Endpoint {
         };
         // The peer gets our buffer and we take one of its own in exchange.
         self.pool.put(entry.peer.sender.buffer());
-        if !entry.peer.sender.enqueue(packet, now) {
+        let taken = match pinned {
+            None => entry.peer.sender.enqueue(packet, now),
+            Some(link) => entry.peer.sender.enqueue_on(link, packet, false, now),
+        };
+        if !taken {
             self.count("inner packet malformed");
         }
     }

@@ -43,6 +43,16 @@ pub struct PacketInfo {
     pub class: u8,
 }
 
+/// Source and destination port of a TCP segment; `None` for anything else.
+pub fn tcp_ports(packet: &[u8]) -> Option<(u16, u16)> {
+    let ip = Ip::parse(packet)?;
+    let port = |at: usize| {
+        let bytes = packet.get(ip.payload + at..ip.payload + at + 2)?;
+        bytes.try_into().ok().map(u16::from_be_bytes)
+    };
+    (ip.protocol == TCP && ip.first_fragment).then(|| Some((port(0)?, port(2)?)))?
+}
+
 /// Sorts packets into flows. The hash is keyed, so that nobody can aim at a bucket.
 #[derive(Clone, Debug)]
 pub struct Classifier {

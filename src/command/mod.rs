@@ -11,6 +11,7 @@ pub mod options;
 pub mod plan;
 pub mod rpcd;
 pub mod server;
+pub mod speedtest;
 pub mod status;
 pub mod text;
 pub mod watch;
@@ -27,6 +28,7 @@ use crate::config::spelling::nearest;
 use crate::daemon;
 use crate::daemon::control::{Command as Request, LinkAction, ask};
 use crate::daemon::runner;
+use crate::daemon::speedtest::MAX_SECONDS;
 
 /// The control socket where nothing else is said.
 const SOCKET: &str = "/var/run/bonding.sock";
@@ -34,9 +36,25 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NO_DAEMON: u8 = 3;
 
-const COMMANDS: [&str; 17] = [
-    "run", "status", "events", "reload", "link", "check", "plan", "options", "import", "join", "server",
-    "genkey", "pubkey", "genpsk", "rpcd", "version", "help",
+const COMMANDS: [&str; 18] = [
+    "run",
+    "status",
+    "events",
+    "reload",
+    "link",
+    "check",
+    "plan",
+    "options",
+    "import",
+    "join",
+    "server",
+    "speedtest",
+    "genkey",
+    "pubkey",
+    "genpsk",
+    "rpcd",
+    "version",
+    "help",
 ];
 
 const HELP: &str = "\
@@ -48,6 +66,7 @@ bonding joins several internet links into one fast, safe pipe to a server.
   bonding reload                 take over what changed in the configuration
   bonding link NAME up|down|reconnect
                                  put a link back, take it out, or open it anew
+  bonding speedtest              what the bond and each link carry, down and up
   bonding join LINE --wan NAME … set up this router with a line that the server has printed
   bonding server init | add-peer | list | show | remove
                                  be a server, and let routers in
@@ -120,6 +139,8 @@ pub enum Invocation {
     },
     /// Import an `mlvpn.conf`.
     Import(PathBuf),
+    /// Measure what the bond and its links carry.
+    SpeedTest(speedtest::Options),
     /// Set up a router.
     Join(join::Options),
     /// Set up a server, or change who may connect to it.
@@ -196,6 +217,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             "bonding import FILE: print the configuration that does what this mlvpn.conf does\n",
         ),
         "options" => parse_options(parser),
+        "speedtest" => parse_speedtest(parser),
         "join" => parse_join(parser),
         "server" => Ok(match server::parse(parser)? {
             Ok(invocation) => Invocation::Server(invocation),
@@ -279,6 +301,34 @@ fn parse_ask(
         }
     }
     Ok(Invocation::Ask { socket, request })
+}
+
+fn parse_speedtest(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
+    const HELP: &str = "\
+bonding speedtest [--seconds N] [--bond-only | --link NAME…] [--json] [--socket PATH]
+
+How much one TCP connection carries between this router and its server: down and up, over the bond and over each link
+alone. It takes 5 s (--seconds, 30 at most) for each, and fills the lines meanwhile. --json prints a JSON object a line.
+";
+    let mut options = speedtest::Options { socket: PathBuf::from(SOCKET), ..speedtest::Options::default() };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
+            Long("socket") => options.socket = parser.value()?.into(),
+            Long("json") => options.json = true,
+            Long("bond-only") => options.bond_only = true,
+            Long("link") => options.links.push(parser.value()?.string()?),
+            Long("seconds") => {
+                let seconds: u64 = parser.value()?.parse()?;
+                if !(1..=MAX_SECONDS).contains(&seconds) {
+                    return Err(format!("speedtest: --seconds is 1 to {MAX_SECONDS}").into());
+                }
+                options.seconds = seconds;
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Invocation::SpeedTest(options))
 }
 
 fn parse_link(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
@@ -453,6 +503,7 @@ fn run(invocation: Invocation) -> u8 {
                 }
             };
         }
+        Invocation::SpeedTest(options) => speedtest::run(&options, &mut out),
         Invocation::Join(options) => join::run(&options, &mut out),
         Invocation::Server(invocation) => server::run(&invocation, &mut out),
         Invocation::Import(file) => import::run(&file, &mut out, &mut io::stderr()),

@@ -41,6 +41,15 @@ pub enum Command {
         /// What.
         action: LinkAction,
     },
+    /// Where the other end waits for speed tests.
+    SpeedTest,
+    /// Keep a TCP connection of a speed test on one link.
+    Pin {
+        /// Its port at this end.
+        port: u16,
+        /// The link's name; none ends it.
+        link: Option<String>,
+    },
     /// End the daemon.
     Stop,
 }

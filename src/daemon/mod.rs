@@ -29,6 +29,7 @@ pub mod runner;
 pub mod scripts;
 pub mod server;
 pub mod service;
+pub mod speedtest;
 pub mod start;
 pub mod status;
 pub mod watchdog;

@@ -28,6 +28,7 @@ use super::reload::Outcome;
 use super::runner::{self, Hook, Runner};
 use super::scripts::{Report, Scripts};
 use super::server::Server;
+use super::speedtest::{Pinning, Responder};
 use super::start::{Options, Prepared, StartError};
 use super::watchdog::Watchdog;
 use super::{firewall, introduction, mapping, places};
@@ -57,6 +58,8 @@ const INBOX: usize = 256;
 enum Message {
     Placed(String, Placing),
     Named(String, io::Result<Vec<std::net::IpAddr>>),
+    /// A speed test's connection is to stay on a link.
+    Pin(Pinning),
     /// A router's key was written into the configuration, or could not be.
     Introduced(String, Result<(), String>),
     Pinged(io::Result<Duration>),
@@ -80,6 +83,8 @@ pub struct Daemon {
     network: Network,
     /// A server's.
     firewall: Option<firewall::Keeper>,
+    /// A server's.
+    responder: Option<Responder>,
     netlink: Netlink,
     /// Name of the device that traffic is routed into.
     device: String,
@@ -238,6 +243,7 @@ impl Daemon {
             driver,
             network,
             firewall,
+            responder: None,
             netlink,
             device,
             tunnel,
@@ -273,6 +279,7 @@ impl Daemon {
         if let Some(report) = first_report {
             daemon.take_report(&report);
         }
+        daemon.respond();
         Ok(daemon)
     }
 
@@ -466,6 +473,19 @@ impl Daemon {
         }
     }
 
+    /// Waits for speed tests of routers.
+    fn respond(&mut self) {
+        self.responder = None;
+        if self.config.globals.role == Role::Client {
+            return;
+        }
+        let addresses: Vec<_> = self.config.bond.addresses.iter().map(|net| net.address).collect();
+        match Responder::start(&self.device, &addresses, &self.tell, Message::Pin) {
+            Ok(responder) => self.responder = Some(responder),
+            Err(error) => log::warn!("routers cannot test their speed: {error}"),
+        }
+    }
+
     fn take_firewall(&mut self, state: firewall::State) {
         match (state.problem, state.table) {
             (Some(problem), _) => self.event(None, None, "no address translation", &problem),
@@ -505,6 +525,7 @@ impl Daemon {
 
     fn take_message(&mut self, message: Message) {
         match message {
+            Message::Pin(pinning) => self.pin_for(pinning),
             Message::Introduced(_, Ok(())) => {
                 self.reload();
             }

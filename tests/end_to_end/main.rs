@@ -13,6 +13,7 @@ mod reload;
 mod routing;
 mod security;
 mod server;
+mod speedtest;
 mod throughput;
 mod watchdog;
 

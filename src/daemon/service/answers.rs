@@ -7,8 +7,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{Daemon, SERVER, Side, role_name};
+use crate::bond::endpoint::TcpPorts;
 use crate::daemon::control::{Command, LinkAction, Request};
 use crate::daemon::kernel::KernelBond;
+use crate::daemon::speedtest::{self, Pinning};
 use crate::daemon::status::{self, LinkPlace, Status};
 use crate::io::timer::now;
 
@@ -26,6 +28,8 @@ impl Daemon {
                 self.stopping = true;
                 json!({ "ok": true })
             }
+            Command::SpeedTest => self.speed_test(),
+            Command::Pin { port, link } => self.pin(*port, link.as_deref()),
             Command::Routes => {
                 let listed = self.network.list();
                 tokio::spawn(async move {
@@ -57,6 +61,64 @@ impl Daemon {
         self.look();
         self.follow();
         json!({ "ok": true })
+    }
+
+    fn speed_test(&self) -> serde_json::Value {
+        let Side::Client(client) = &self.side else {
+            return failure("a speed test is started at the router, not at the server");
+        };
+        let bond = &self.config.bond;
+        if bond.remote_addresses.is_empty() {
+            return failure(
+                "set 'remote_ipaddr' in section 'interface': the server's address inside the bond",
+            );
+        }
+        let status = self.driver.endpoint().status(now());
+        let peer = status.peers.iter().find(|peer| peer.peer == client.peer().0);
+        json!({
+            "ok": true,
+            "ifname": self.device,
+            "servers": bond.remote_addresses,
+            "port": speedtest::PORT,
+            "links": peer.map(|peer| {
+                let links = peer.links.iter();
+                links.map(|l| json!({ "id": l.id, "name": l.name, "state": l.state })).collect::<Vec<_>>()
+            }),
+        })
+    }
+
+    fn pin(&mut self, port: u16, link: Option<&str>) -> serde_json::Value {
+        let Side::Client(client) = &self.side else {
+            return failure("a speed test is started at the router, not at the server");
+        };
+        let ports = TcpPorts { one: port, other: speedtest::PORT };
+        let endpoint = self.driver.endpoint();
+        let status = endpoint.status(now());
+        let links = status.peers.iter().flat_map(|peer| peer.links.iter());
+        let found = links.into_iter().find(|known| Some(known.name.as_str()) == link).map(|known| known.id);
+        let peer = client.peer();
+        match (link, found) {
+            (None, _) => self.driver.endpoint_mut().unpin(ports),
+            (Some(name), None) => return failure(&format!("there is no link '{name}'")),
+            (Some(_), Some(id)) => {
+                if !self.driver.endpoint_mut().pin(peer, ports, id, now()) {
+                    return failure("too many speed tests at once");
+                }
+            }
+        }
+        json!({ "ok": true })
+    }
+
+    /// The same for the server's end of one.
+    pub(super) fn pin_for(&mut self, pinning: Pinning) {
+        let ports = TcpPorts { one: pinning.router.port(), other: speedtest::PORT };
+        let endpoint = self.driver.endpoint_mut();
+        match (pinning.link, endpoint.peer_of(pinning.router.ip())) {
+            (Some(link), Some(peer)) => {
+                endpoint.pin(peer, ports, link, now());
+            }
+            _ => endpoint.unpin(ports),
+        }
     }
 
     fn status(&self) -> serde_json::Value {

@@ -45,7 +45,11 @@ impl Daemon {
         if self.options.log_level.is_none() {
             log::set_max_level(config.globals.log_level);
         }
+        let moved = self.config.bond.addresses != config.bond.addresses;
         self.config = config;
+        if moved {
+            self.respond();
+        }
         match &mut self.side {
             Side::Client(client) => client.configure(&self.config, &mut self.driver, now()),
             Side::Server(server) => server.configure(&self.config, &mut self.driver, now()),

@@ -231,7 +231,7 @@ impl Rule {
     }
 
     /// To an address of this machine.
-    pub(super) fn to_this_machine(self) -> Rule {
+    pub(super) fn for_this_machine(self) -> Rule {
         const NFTA_FIB_DREG: u16 = 1;
         const NFTA_FIB_RESULT: u16 = 2;
         const NFTA_FIB_FLAGS: u16 = 3;

@@ -144,7 +144,7 @@ fn redirecting(redirect: &Redirect, number: usize) -> Vec<Rule> {
         let mut rule = Rule::default().family(family).protocol(redirect.protocol);
         rule = match redirect.address {
             Some(address) => rule.address(Of::Destination, address),
-            None => rule.to_this_machine(),
+            None => rule.for_this_machine(),
         };
         if !redirect.from.is_empty() {
             rule = rule.in_set(Of::Source, family, &source_set(number), true);

@@ -1,0 +1,58 @@
+//! `bonding speedtest` measures the bond and keeps to the link that it is told to.
+
+use lab::bond::{Bond, End};
+use lab::emulator::Direction;
+use lab::scenario::Scenario;
+use lab::topology::{Plan, Topology};
+use serde_json::Value;
+
+use crate::{network, setup};
+
+fn results(bond: &Bond, arguments: &[&str]) -> Vec<Value> {
+    let output = bond.command(End::Client, &[&["speedtest", "--json"], arguments].concat());
+    let output = output.expect("the speed test succeeds");
+    let lines: Vec<Value> =
+        output.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect();
+    let phases: Vec<&str> = lines.iter().filter_map(|line| line["phase"].as_str()).collect();
+    assert_eq!((phases.first(), phases.last()), (Some(&"start"), Some(&"done")), "{phases:?}");
+    assert!(phases.contains(&"progress"), "{phases:?}");
+    lines.last().expect("a line")["results"].as_array().expect("results").clone()
+}
+
+/// Down and up.
+fn rates(results: &[Value]) -> [u64; 2] {
+    ["download", "upload"].map(|direction| {
+        let result = results.iter().find(|result| result["direction"] == direction).expect("a result");
+        result["bits_per_second"].as_u64().expect("a rate")
+    })
+}
+
+fn carried(network: &Topology, line: usize) -> u64 {
+    [Direction::Up, Direction::Down].map(|way| network.line(line).counters(way).bytes).iter().sum()
+}
+
+#[test]
+fn a_speed_test_measures_the_bond_and_one_link_alone() {
+    let Some(network) = network("speedtest", Plan::new(Scenario::sym2())) else { return };
+    let bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    let whole = results(&bond, &["--bond-only", "--seconds", "2"]);
+    let [down, up] = rates(&whole);
+    println!("bond: {down} bit/s down, {up} bit/s up");
+    assert!((12_000_000..20_000_000).contains(&down), "two lines of 10 Mbit/s: {down}");
+    assert!((2_400_000..4_000_000).contains(&up), "two lines of 2 Mbit/s: {up}");
+
+    let before = [0, 1].map(|line| carried(&network, line));
+    let one = results(&bond, &["--link", "line2", "--seconds", "2"]);
+    let [down, up] = rates(&one);
+    println!("line2: {down} bit/s down, {up} bit/s up");
+    assert!(one.iter().all(|result| result["link"] == "line2"));
+    assert!((4_000_000..10_000_000).contains(&down), "{down}");
+    assert!((800_000..2_000_000).contains(&up), "{up}");
+    let [other, used] = [0, 1].map(|line| carried(&network, line) - before[line]);
+    assert!(used > 20 * other, "the other line has carried {other} bytes, this one {used}");
+
+    let unknown = bond.command(End::Client, &["speedtest", "--link", "line9"]).expect_err("there is none");
+    assert!(unknown.to_string().contains("'line9'"), "{unknown}");
+    let server = bond.command(End::Server, &["speedtest"]).expect_err("it has no links");
+    assert!(server.to_string().contains("at the router"), "{server}");
+}
