@@ -6,6 +6,7 @@ mod clock;
 mod failure;
 mod firewall;
 mod hooks;
+mod kill;
 mod mtu;
 mod privileges;
 mod rekey;
