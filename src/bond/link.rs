@@ -567,6 +567,16 @@ impl Link {
         }
     }
 
+    /// A report is about to be sent: a probe that is due soon goes with it, so that an idle link needs three packets for
+    /// both ends to know that it lives, and not four.
+    pub fn probe_with_report(&mut self, now: Time) {
+        let soon = now + self.keepalive / 2;
+        if self.state == LinkState::Up && self.next_probe.is_some_and(|due| due <= soon) {
+            self.push_frame(&Frame::Ping);
+            self.next_probe = Some(now + self.keepalive);
+        }
+    }
+
     /// A packet that asks for a report was sent.
     pub fn asked(&mut self, now: Time) {
         if matches!(self.state, LinkState::Up) {

@@ -410,7 +410,12 @@ impl Peer {
     /// Hands reports that are due to the sending half.
     pub fn send_reports(&mut self, now: Time) {
         let sender = &mut self.sender;
-        self.receiver.poll_reports(now, |report| sender.push_frame(report.link, &Frame::Report(report), now));
+        self.receiver.poll_reports(now, |report| {
+            sender.push_frame(report.link, &Frame::Report(report), now);
+            if let Some(link) = sender.link(report.link) {
+                link.probe_with_report(now);
+            }
+        });
     }
 
     /// When [`Peer::tick`] wants to be called.

@@ -1,6 +1,7 @@
 //! The real binary between network namespaces, over emulated lines. Needs root; without it every test says that it
 //! skips.
 
+mod change;
 mod classes;
 mod clock;
 mod failure;

@@ -40,7 +40,7 @@ impl Default for BondConfig {
             policy: Policy::Adaptive,
             ciphers: CipherPolicy::Auto,
             rekey_interval: Duration::from_secs(120),
-            keepalive: Duration::from_secs(1),
+            keepalive: Duration::from_millis(1_200),
             ipv6: false,
             rates_configured: false,
             priorities: Vec::new(),

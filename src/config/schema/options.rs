@@ -524,7 +524,7 @@ const LINK: &[OptionSpec] = &[
         "1",
         "The day of the month on which the quota starts anew; the last day in shorter months.",
     ),
-    advanced("keepalive", millis(100, 60 * SECOND), "1", "How often an idle link is probed."),
+    advanced("keepalive", millis(100, 60 * SECOND), "1200ms", "How often an idle link is probed."),
 ];
 
 const PEER: &[OptionSpec] = &[
