@@ -3,12 +3,13 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test bench-bond bench-raw test-luci lint clean
+.PHONY: help build demo test soak bench-bond bench-raw test-luci lint clean
 
 help:
 	@echo 'make build   the program: target/release/bonding'
 	@echo 'make demo    two emulated ADSL lines joined into one, to look at (about a minute and a half)'
 	@echo 'make test    every test; those over real network namespaces need root'
+	@echo 'make soak    ten minutes of load, watching memory'
 	@echo 'make test-luci    the web pages in a headless Chromium (needs node, npm, chromium); pictures in target/luci'
 	@echo 'make bench-bond   goodput, ping, cuts and changes over emulated lines (about seven minutes)'
 	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go (about four minutes)'
@@ -56,6 +57,10 @@ test:
 	$(CARGO) test $(PROFILE) --workspace --lib --bins --test config_errors --test simulation
 	$(CARGO) test $(PROFILE) --package lab --test '*' -- --test-threads=2
 	$(CARGO) test $(PROFILE) --test end_to_end -- --test-threads=2
+
+# Ten minutes of load, with no growth of memory.
+soak:
+	$(CARGO) test $(PROFILE) --test end_to_end -- --ignored --nocapture ten_minutes
 
 # The pages of luci-app-bonding over a real bond in the laboratory; with ROOTFS=FOLDER, the unpacked root file system of
 # an OpenWrt for this processor, in the real LuCI as well (root; Rust's target for musl).
