@@ -35,6 +35,12 @@ const TARGET_JITTER: f64 = 0.3;
 const SEED_SHARE: f64 = 0.85;
 /// After a train the rate is about known, so it grows carefully at first.
 const SEEDED_DOUBLING: f64 = 0.3;
+/// Time in which the smallest delay is looked for, in multiples of the jitter,
+const QUEUE_SPAN_JITTER: f64 = 12.0;
+/// and how far above the base the smallest is on average without a queue, as a part of the noise.
+const NOISE_IN_MINIMUM: f64 = 0.35;
+/// A queue that has grown by this many seconds before it is noticed does little harm.
+const HARMLESS: f64 = 0.025;
 const MIN_GAIN: f64 = 0.04;
 /// A link whose rate grows with more than this gain is far from full.
 const GROWING: f64 = 0.15;
@@ -67,14 +73,15 @@ const LEAST_OFFERED: f64 = 0.3;
 pub struct Context {
     /// Smoothed round-trip time, in seconds.
     pub rtt: f64,
-    /// Time so far in which the pacer was given nothing, in seconds.
-    pub idle: f64,
+    /// When the newest packet that came was sent, and the time until then in which the pacer was given nothing.
+    pub newest: Option<(Time, Duration)>,
     /// Packets of the recent past that were lost, as a share.
     pub loss: f64,
 }
 
 struct Sample {
-    at: Time,
+    /// When the newest packet was sent.
+    sent: Time,
     /// Seconds of the receiver's clock.
     received: f64,
     bytes: f64,
@@ -113,6 +120,8 @@ pub struct Capacity {
     bytes: f64,
     delivery: f64,
     peak: Windowed<f64>,
+    /// What it delivered while there was a queue.
+    full_rate: Windowed<f64>,
     congested: Option<Congestion>,
     /// Seconds for which the line has been busy without a break, and bytes delivered in them.
     busy: Option<(f64, f64)>,
@@ -155,6 +164,7 @@ impl Capacity {
             bytes: 0.0,
             delivery: 0.0,
             peak: Windowed::largest(Duration::from_secs(10)),
+            full_rate: Windowed::largest(Duration::from_secs(10)),
             congested: None,
             busy: None,
             updated: now,
@@ -261,7 +271,7 @@ impl Capacity {
         self.quiet_reports = if self.was_quiet(report) { self.quiet_reports.saturating_add(1) } else { 0 };
         let above = self.enter_delays(report, now);
         self.expect();
-        let delivered = self.enter_delivery(report, context, now);
+        let delivered = self.enter_delivery(report, context);
         self.watch_busy(above, delivered);
         let span = context.rtt.max(0.08) + (40.0 * self.jitter).min(0.25);
         let Some((delivery, idle)) = self.delivery_over(span) else { return };
@@ -301,11 +311,12 @@ impl Capacity {
         }
         let above = above?;
         self.queue.push_back((now, above));
-        let keep = Duration::from_secs_f64(0.02 + (30.0 * self.jitter).min(0.25));
+        let keep = Duration::from_secs_f64(self.queue_span());
         while self.queue.len() > 1 && self.queue.front().is_some_and(|(at, _)| now.since(*at) > keep) {
             self.queue.pop_front();
         }
-        self.queue_delay = self.queue.iter().map(|(_, q)| *q).fold(f64::INFINITY, f64::min);
+        let smallest = self.queue.iter().map(|(_, q)| *q).fold(f64::INFINITY, f64::min);
+        self.queue_delay = (smallest - NOISE_IN_MINIMUM * self.noise).max(0.0);
         if self.queue_delay < 0.001 {
             self.base_met = now;
         }
@@ -313,7 +324,7 @@ impl Capacity {
     }
 
     /// Returns the seconds and bytes since the report before.
-    fn enter_delivery(&mut self, report: &Report<'_>, context: Context, now: Time) -> Option<(f64, f64)> {
+    fn enter_delivery(&mut self, report: &Report<'_>, context: Context) -> Option<(f64, f64)> {
         let mut delivered = None;
         if let Some((ticks, bytes)) = self.last {
             let step = tick_distance(report.received, ticks);
@@ -327,12 +338,14 @@ impl Capacity {
             delivered = Some(step);
         }
         self.last = Some((report.received, report.bytes));
-        self.samples.push_back(Sample {
-            at: now,
-            received: self.received,
-            bytes: self.bytes,
-            idle: context.idle,
-        });
+        if let Some((sent, idle)) = context.newest {
+            self.samples.push_back(Sample {
+                sent,
+                received: self.received,
+                bytes: self.bytes,
+                idle: idle.as_secs_f64(),
+            });
+        }
         if self.samples.len() > HISTORY {
             self.samples.pop_front();
         }
@@ -367,6 +380,11 @@ impl Capacity {
             .map(|(time, bytes)| bytes / time)
     }
 
+    /// Length of the time of whose delays the smallest counts, in seconds.
+    fn queue_span(&self) -> f64 {
+        0.02 + (QUEUE_SPAN_JITTER * self.jitter).min(0.15)
+    }
+
     /// The aimed-at queue, in seconds.
     fn target(&self) -> f64 {
         let fastest = self.peak.get().unwrap_or(self.rate).max(MIN_RATE);
@@ -376,7 +394,7 @@ impl Capacity {
     /// Delivery rate over the last `span` seconds, and the share of that time in which nothing was offered.
     fn delivery_over(&mut self, span: f64) -> Option<(f64, f64)> {
         let newest = self.samples.back()?;
-        let (received, bytes, idle, at) = (newest.received, newest.bytes, newest.idle, newest.at);
+        let (received, bytes, idle, sent) = (newest.received, newest.bytes, newest.idle, newest.sent);
         while self.samples.len() > 2 && self.samples.get(1).is_some_and(|s| received - s.received >= span) {
             self.samples.pop_front();
         }
@@ -385,7 +403,7 @@ impl Capacity {
         if time < 0.25 * span {
             return None;
         }
-        let wall = at.since(oldest.at).as_secs_f64().max(time);
+        let wall = sent.since(oldest.sent).as_secs_f64().max(time);
         Some(((bytes - oldest.bytes) / time, ((idle - oldest.idle) / wall).clamp(0.0, 1.0)))
     }
 
@@ -412,9 +430,11 @@ impl Capacity {
             if queue < target && context.loss < LOSS_LIMIT {
                 let trips = (elapsed / context.rtt.max(0.01)).min(1.0);
                 let grown = self.rate * (trips * self.doubling).exp2();
-                self.doubling = (self.doubling * 1.5f64.powf(trips)).min(1.0);
-                let ceiling = 2.2 * delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED));
+                let ceiling = 1.1 * self.doubling.exp2() * delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED));
                 self.rate = self.rate.max(grown.min(ceiling));
+                if grown < ceiling {
+                    self.doubling = (self.doubling * 1.5f64.powf(trips)).min(1.0);
+                }
                 self.bound();
                 return;
             }
@@ -422,17 +442,32 @@ impl Capacity {
             self.rate = self.rate.min(delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)));
         }
         self.known = true;
+        // What is done now shows after so long.
+        let lag = context.rtt + self.queue_span() + 0.01;
         let growth = if self.drain(queue, target, context, now) {
             -0.25
         } else if queue < 0.6 * target {
             let steps = elapsed / (context.rtt + span / 2.0);
+            let limit = (HARMLESS / lag).clamp(MIN_GAIN, MAX_GAIN);
             self.gain = (self.gain * 1.5f64.powf(steps)).min(MAX_GAIN);
-            if context.loss > LOSS_LIMIT { 0.0 } else { self.gain }
+            let fast = self.full_rate.get().filter(|rate| self.rate < 0.85 * rate);
+            if context.loss > LOSS_LIMIT {
+                0.0
+            } else if fast.is_some() {
+                self.gain.max(limit)
+            } else {
+                self.gain
+            }
         } else {
             self.gain = MIN_GAIN;
-            (0.5 * (target - queue) / (context.rtt + 0.03)).max(-BACKOFF_LIMIT)
+            self.full_rate.push(delivery, now);
+            (0.5 * (target - queue) / lag).max(-BACKOFF_LIMIT)
         };
-        let goal = delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)) * (1.0 + growth);
+        let mut goal = delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)) * (1.0 + growth);
+        if growth > 0.0 {
+            // Without a queue nothing says that the rate is too high.
+            goal = goal.max(self.rate);
+        }
         self.rate += (goal - self.rate) * (1.0 - (-elapsed / FOLLOW).exp());
         self.bound();
     }

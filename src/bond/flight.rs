@@ -44,6 +44,8 @@ enum Fate {
 
 struct Record {
     sent: Time,
+    /// Time until then in which the link was given nothing.
+    idle: Duration,
     line_bytes: u32,
     fate: Fate,
     elicits: bool,
@@ -59,8 +61,9 @@ pub struct Settled {
     pub bytes: u64,
     /// Packets found lost.
     pub lost: u64,
-    /// When the newest packet of the report was sent, if that is news.
-    pub newest_sent: Option<Time>,
+    /// When the newest packet of the report was sent, and how long the link had been given nothing by then; if that is
+    /// news.
+    pub newest_sent: Option<(Time, Duration)>,
 }
 
 /// The flight of one link.
@@ -110,18 +113,21 @@ impl Flight {
         self.payload_bytes
     }
 
-    /// Enters the packet with the number [`Flight::next_number`]. Returns a payload that is no longer kept.
+    /// Enters the packet with the number [`Flight::next_number`]. `idle` is how long the link has been given nothing so
+    /// far. Returns a payload that is no longer kept.
     pub fn sent(
         &mut self,
         line_bytes: usize,
         elicits: bool,
         payload: Option<Outgoing>,
+        idle: Duration,
         now: Time,
     ) -> Option<Outgoing> {
         self.in_flight += line_bytes;
         self.payload_bytes += payload.as_ref().map_or(0, |p| p.packet.len());
         self.records.push_back(Record {
             sent: now,
+            idle,
             line_bytes: line_bytes as u32,
             fate: Fate::Flying,
             elicits,
@@ -149,7 +155,7 @@ impl Flight {
         let news = self.largest_reported.is_none_or(|known| largest > known);
         if news {
             self.largest_reported = Some(largest);
-            settled.newest_sent = self.record(largest).map(|r| r.sent);
+            settled.newest_sent = self.record(largest).map(|r| (r.sent, r.idle));
         }
         let run_start = largest.saturating_sub(u64::from(report.run));
         for number in run_start.max(self.first)..=largest {
@@ -320,7 +326,7 @@ mod tests {
     fn flight(count: u32) -> Flight {
         let mut flight = Flight::new();
         for n in 0..count {
-            flight.sent(160, true, Some(outgoing(n)), Time::from_millis(u64::from(n)));
+            flight.sent(160, true, Some(outgoing(n)), Duration::ZERO, Time::from_millis(u64::from(n)));
         }
         flight
     }

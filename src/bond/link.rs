@@ -429,7 +429,7 @@ impl Link {
         now: Time,
     ) {
         let Some(settled) = self.flight.report(report, done, lost) else { return };
-        if let Some(sent) = settled.newest_sent {
+        if let Some((sent, _)) = settled.newest_sent {
             let hold = Duration::from_nanos(u64::from(report.hold) * super::wire::TICK_NANOS);
             self.rtt.sample(now.since(sent).saturating_sub(hold), now);
         }
@@ -441,7 +441,7 @@ impl Link {
         }
         let context = Context {
             rtt: self.rtt.smoothed_or(Duration::from_millis(100)).as_secs_f64(),
-            idle: self.pacer.idle(now).as_secs_f64(),
+            newest: settled.newest_sent,
             loss: self.loss,
         };
         if self.is_training(now) {

@@ -199,7 +199,9 @@ impl Scheduler {
 
 /// A single packet takes the link on which it arrives first. So does each packet of a backlog, counting what is staged
 /// already; a quick link accepts so much ahead of its pacer that its packets arrive no later than those that the
-/// slowest link gets now. So every link is busy, and packets arrive nearly in the order in which they leave the queue.
+/// slowest link gets now. So every link is busy, and packets arrive nearly in the order in which they leave the queue. A
+/// quarter of that time is left to the other end's resequencer: a sender whose window is short (BBR's) would otherwise
+/// leave the slow link without data.
 fn adaptive<'a>(
     links: impl Iterator<Item = &'a Candidate> + Clone,
     head: &Head,
@@ -221,7 +223,7 @@ fn adaptive<'a>(
     let slowest = links.clone().filter(worth).map(|c| c.delay).max()?;
     // When the link accepts the next packet.
     let opens = |c: &Candidate| {
-        let lead = Duration::from_nanos(u64::try_from(slowest - c.delay).unwrap_or(0)).min(MAX_STAGE);
+        let lead = Duration::from_nanos(u64::try_from(slowest - c.delay).unwrap_or(0) / 4 * 3).min(MAX_STAGE);
         c.free + c.staged - lead
     };
     let worthy = || links.clone().filter(worth);
@@ -282,11 +284,11 @@ mod tests {
     fn a_backlog_is_staged_until_the_slow_link_is_as_quick() {
         let mut scheduler = Scheduler::default();
         let mut choose = |links: [Candidate; 2]| scheduler.choose(&links, &head(false), NOW);
-        assert_eq!(choose([link(0, 0, 90), link(1, 0, 15)]), Some(Choice::Send(1)));
-        assert_eq!(choose([link(0, 0, 90), link(1, 101, 15)]), Some(Choice::Stage(1)));
-        assert_eq!(choose([link(0, 0, 90), staged(link(1, 101, 15), 73)]), Some(Choice::Stage(1)));
-        assert_eq!(choose([link(0, 0, 90), staged(link(1, 101, 15), 75)]), Some(Choice::Send(0)));
-        let full = [link(0, 103, 90), staged(link(1, 101, 15), 75)];
+        assert_eq!(choose([link(0, 0, 95), link(1, 0, 15)]), Some(Choice::Send(1)));
+        assert_eq!(choose([link(0, 0, 95), link(1, 101, 15)]), Some(Choice::Stage(1)));
+        assert_eq!(choose([link(0, 0, 95), staged(link(1, 101, 15), 59)]), Some(Choice::Stage(1)));
+        assert_eq!(choose([link(0, 0, 95), staged(link(1, 101, 15), 60)]), Some(Choice::Send(0)));
+        let full = [link(0, 103, 95), staged(link(1, 101, 15), 60)];
         assert_eq!(choose(full), Some(Choice::Wait(Time::from_millis(101))));
     }
 

@@ -762,5 +762,5 @@ fn account(
     link.sent.packets += 1;
     link.sent.bytes += line_bytes as u64;
     link.meter.add(line_bytes, now);
-    link.flight.sent(line_bytes, elicits, payload, now)
+    link.flight.sent(line_bytes, elicits, payload, link.pacer.idle(now), now)
 }

@@ -258,7 +258,7 @@ fn timeline() {
         for line in 0..scenario.lines.len() {
             print!(" │ line{line}: sent  cap  queue est");
         }
-        println!(" │ queue held resent given-up");
+        println!(" │ queue drops held resent given-up");
         let mut world = endpoint::world(&scenario, &bond_config(), seed);
         world.timer_slack = setting("SLACK_US", 0) * 1000;
         world.run_until_ready();
@@ -321,8 +321,12 @@ fn timeline() {
                 *sent = bytes;
             }
             println!(
-                " │ {:>5} {:>4} {:>6} {:>5}",
-                sending.queue_packets, receiving.resequencer_held, sending.resent, receiving.gaps_given_up
+                " │ {:>5} {:>5} {:>4} {:>6} {:>5}",
+                sending.queue_packets,
+                sending.queue_drops,
+                receiving.resequencer_held,
+                sending.resent,
+                receiving.gaps_given_up
             );
         }
     }
