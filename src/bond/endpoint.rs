@@ -4,6 +4,7 @@ mod handshakes;
 mod pins;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use super::cipher::CipherPolicy;
@@ -49,6 +50,27 @@ pub struct EndpointConfig {
 /// The source of randomness that the core is given.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
+/// Takes a session index for its own hash: they are random, and chosen by us.
+#[derive(Default)]
+struct Unhashed(u64);
+
+impl Hasher for Unhashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, index: u32) {
+        // The table takes the group from the low bits and the tag from the high ones.
+        self.0 = u64::from(index) << 32 | u64::from(index);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 struct Entry {
     peer: Peer,
     staged: StagedSettings,
@@ -73,7 +95,7 @@ pub struct Endpoint {
     routing: Routing,
     handshakes: Handshakes,
     /// Whose session a receiver index names.
-    indices: HashMap<u32, PeerId>,
+    indices: HashMap<u32, PeerId, BuildHasherDefault<Unhashed>>,
     events: VecDeque<Event>,
     drops: BTreeMap<&'static str, u64>,
     pool: Pool,
@@ -94,7 +116,7 @@ impl Endpoint {
             next_peer: 0,
             routing: Routing::default(),
             handshakes,
-            indices: HashMap::new(),
+            indices: HashMap::default(),
             events: VecDeque::new(),
             drops: BTreeMap::new(),
             pool: Pool::new(POOL),
@@ -258,10 +280,15 @@ impl Endpoint {
         now: Time,
         deliver: &mut dyn FnMut(Origin, &[u8]),
     ) {
+        let mut heard = None;
         for datagram in data.chunks_mut(stride.max(MIN_STRIDE)) {
             match DatagramType::of(datagram) {
                 Some(DatagramType::Sealed | DatagramType::Clear) => {
-                    self.transport(path, ecn, datagram, now, deliver);
+                    let from = self.transport(path, ecn, datagram, now, deliver);
+                    if from.is_some() && from != heard {
+                        self.look_at(heard, now);
+                        heard = from;
+                    }
                 }
                 Some(DatagramType::Initiation) => self.initiation(path, datagram, now),
                 Some(DatagramType::Response) => self.response(datagram, now),
@@ -269,6 +296,15 @@ impl Endpoint {
                 None => self.count("unknown type"),
             }
         }
+        self.look_at(heard, now);
+    }
+
+    /// Does for a peer what is done once for all datagrams of a read.
+    fn look_at(&mut self, peer: Option<PeerId>, now: Time) {
+        let Some((id, entry)) = peer.and_then(|id| Some((id, self.entries.get_mut(&id)?))) else { return };
+        // Not only before the next packet is sent: what waits longer for its report than others counts as lost.
+        entry.peer.send_reports(now);
+        self.watch(id, now);
     }
 
     /// The next datagrams to send; `out` is cleared and filled. Call until it gives `None`.
@@ -360,16 +396,20 @@ impl Endpoint {
         datagram: &mut [u8],
         now: Time,
         deliver: &mut dyn FnMut(Origin, &[u8]),
-    ) {
+    ) -> Option<PeerId> {
         let line_bytes = datagram.len() + path.header_bytes();
         let index = TransportHeader::read(datagram).map(|header| header.index);
         let peer = index.and_then(|index| self.indices.get(&index)).copied();
         let Some((id, entry)) = peer.and_then(|id| self.entries.get_mut(&id).map(|entry| (id, entry))) else {
-            return self.count("unknown session");
+            self.count("unknown session");
+            return None;
         };
         let opened = match entry.peer.receiver.opener.open(datagram, now) {
             Ok(opened) => opened,
-            Err(error) => return self.count(open_error(error)),
+            Err(error) => {
+                self.count(open_error(error));
+                return None;
+            }
         };
         if let Some(lineage) = opened.confirmed {
             // The client has the new keys: from here on we send under them.
@@ -379,8 +419,12 @@ impl Endpoint {
                 entry.peer.asked_for(&settings);
             }
         }
-        let mut token = [0; 8];
-        (self.random)(&mut token);
+        let random = &mut self.random;
+        let mut token = || {
+            let mut token = [0; 8];
+            random(&mut token);
+            token
+        };
         let opened = Opened {
             link: opened.link.get(),
             number: opened.packet_number,
@@ -389,11 +433,11 @@ impl Endpoint {
             clear: opened.seal == Seal::Clear,
             plain: opened.text,
         };
-        let closed = entry.peer.receive(&opened, path, token, now, deliver);
+        let closed = entry.peer.receive(&opened, path, &mut token, now, deliver);
         if closed {
             self.close_session(id, now);
         }
-        self.watch(id, now);
+        Some(id)
     }
 
     /// Tells what has changed at a peer.

@@ -303,6 +303,11 @@ impl Link {
         }
     }
 
+    /// The state has changed since the last [`Link::take_changes`].
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// The state changes since the last call.
     pub fn take_changes(&mut self) -> impl Iterator<Item = (LinkState, &'static str)> + '_ {
         self.changes.drain(..)
@@ -363,8 +368,8 @@ impl Link {
         lost
     }
 
-    /// An authenticated packet came over this link from `path`. `token` is fresh randomness for a challenge.
-    pub fn heard_from(&mut self, path: Path, token: [u8; 8], now: Time) {
+    /// An authenticated packet came over this link from `path`. `token` gives fresh randomness for a challenge.
+    pub fn heard_from(&mut self, path: Path, token: &mut dyn FnMut() -> [u8; 8], now: Time) {
         self.heard = now;
         if self.hello.is_some() || self.path == Some(path) {
             return;
@@ -380,7 +385,7 @@ impl Link {
         }
         let token = match &self.validation {
             Some(v) if v.path == path => v.token,
-            _ => token,
+            _ => token(),
         };
         self.validation = Some(Validation { path, token, sent: now });
         let mut frames = Vec::new();

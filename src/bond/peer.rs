@@ -322,12 +322,12 @@ impl Peer {
         }
     }
 
-    /// Takes a packet that was opened and is new.
+    /// Takes a packet that was opened and is new. `token` gives fresh randomness.
     pub fn receive(
         &mut self,
         opened: &Opened<'_>,
         path: Path,
-        token: [u8; 8],
+        token: &mut dyn FnMut() -> [u8; 8],
         now: Time,
         deliver: &mut dyn FnMut(Origin, &[u8]),
     ) -> bool {
@@ -352,7 +352,7 @@ impl Peer {
                 let known = sender.link(opened.link).is_some();
                 hello_from_client(sender, opened.link, hello, limit, keepalive, now);
                 if let Some(link) = sender.link(opened.link).filter(|_| !known) {
-                    link.heard_from(path, token, now);
+                    link.heard_from(path, &mut *token, now);
                 }
             }
             Frame::Classes { generation, total, first, classes } if server => {
@@ -439,10 +439,12 @@ impl Peer {
     pub fn watch(&mut self, now: Time, events: &mut Vec<Event>) {
         let mut rtts: Option<(Duration, Duration)> = None;
         for link in &mut self.sender.links {
-            let (id, name) = (link.id, link.settings.name.clone());
-            for (state, reason) in link.take_changes() {
-                let (peer, reason) = (self.id, reason.to_owned());
-                events.push(Event::LinkState { peer, link: id, name: name.clone(), state, reason });
+            if link.has_changes() {
+                let (id, name) = (link.id, link.settings.name.clone());
+                for (state, reason) in link.take_changes() {
+                    let (peer, reason) = (self.id, reason.to_owned());
+                    events.push(Event::LinkState { peer, link: id, name: name.clone(), state, reason });
+                }
             }
             if let Some(rtt) = link.rtt.smallest().filter(|_| link.is_usable()) {
                 self.receiver.set_round_trip(link.id, rtt);

@@ -3,12 +3,16 @@
 //! The queue stands in front of all links, so that the inner TCP sees one well-behaved bottleneck. CoDel is patient
 //! here: while a link's rate is still being found out, an early drop costs more than it mends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::ip::{self, PacketInfo};
 use super::packet::{Packet, Pool};
+use super::wire::BUCKETS;
 use super::{LinkId, Time};
+
+/// Ended flows of which the memory is kept.
+const MAX_ENDED: usize = 16;
 
 /// Limits and constants of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +74,47 @@ struct Flow {
     codel: Codel,
 }
 
+/// The flows of which packets wait, or have just waited, by their buckets.
+#[derive(Default)]
+struct Flows {
+    /// Empty until the first packet comes.
+    places: Vec<Option<Box<Flow>>>,
+    /// Flows that have ended, so that the next ones need no memory.
+    #[expect(clippy::vec_box, reason = "the boxes themselves are what is kept")]
+    ended: Vec<Box<Flow>>,
+}
+
+impl Flows {
+    fn enter(&mut self, bucket: u16) -> &mut Flow {
+        if self.places.is_empty() {
+            self.places.resize_with(BUCKETS, || None);
+        }
+        let place = &mut self.places[usize::from(bucket) % BUCKETS];
+        place.get_or_insert_with(|| self.ended.pop().unwrap_or_default())
+    }
+
+    fn get(&self, bucket: u16) -> Option<&Flow> {
+        self.places.get(usize::from(bucket))?.as_deref()
+    }
+
+    fn get_mut(&mut self, bucket: u16) -> Option<&mut Flow> {
+        self.places.get_mut(usize::from(bucket))?.as_deref_mut()
+    }
+
+    fn remove(&mut self, bucket: u16) {
+        let Some(mut flow) = self.places.get_mut(usize::from(bucket)).and_then(Option::take) else { return };
+        if self.ended.len() < MAX_ENDED {
+            flow.packets.clear();
+            *flow = Flow { packets: std::mem::take(&mut flow.packets), ..Flow::default() };
+            self.ended.push(flow);
+        }
+    }
+
+    fn fattest(&mut self) -> Option<&mut Flow> {
+        self.places.iter_mut().flatten().map(|flow| &mut **flow).max_by_key(|flow| flow.bytes)
+    }
+}
+
 /// CoDel's memory of one flow.
 #[derive(Default)]
 struct Codel {
@@ -83,7 +128,7 @@ struct Codel {
 /// The queue.
 pub struct Queue {
     config: QueueConfig,
-    flows: HashMap<u16, Flow>,
+    flows: Flows,
     /// Flows that have just begun to send; they go first.
     fresh: VecDeque<u16>,
     old: VecDeque<u16>,
@@ -101,7 +146,7 @@ impl Queue {
     pub fn new(config: QueueConfig) -> Self {
         Queue {
             config,
-            flows: HashMap::new(),
+            flows: Flows::default(),
             fresh: VecDeque::new(),
             old: VecDeque::new(),
             skipped: Vec::new(),
@@ -154,7 +199,7 @@ impl Queue {
         now: Time,
         pool: &mut Pool,
     ) {
-        let flow = self.flows.entry(info.bucket).or_default();
+        let flow = self.flows.enter(info.bucket);
         if flow.packets.is_empty() && !flow.fresh && !self.old.contains(&info.bucket) {
             flow.fresh = true;
             flow.credit = self.config.quantum;
@@ -191,7 +236,7 @@ impl Queue {
     pub fn head(&mut self, now: Time, pool: &mut Pool) -> Option<Head<'_>> {
         let bucket = self.next_flow(now, pool)?;
         let sparse = !self.fresh.is_empty();
-        let flow = self.flows.get(&bucket)?;
+        let flow = self.flows.get(bucket)?;
         let waiting = flow.packets.front()?;
         Some(Head {
             packet: &waiting.packet,
@@ -205,7 +250,7 @@ impl Queue {
     /// Takes the packet that [`Queue::head`] showed.
     pub fn pop(&mut self) -> Option<(Packet, PacketInfo)> {
         let bucket = *self.fresh.front().or_else(|| self.old.front())?;
-        let flow = self.flows.get_mut(&bucket)?;
+        let flow = self.flows.get_mut(bucket)?;
         let waiting = flow.packets.pop_front()?;
         let length = waiting.packet.len();
         flow.bytes -= length;
@@ -221,7 +266,7 @@ impl Queue {
             let fresh = !self.fresh.is_empty();
             let list = if fresh { &mut self.fresh } else { &mut self.old };
             let bucket = *list.front()?;
-            let Some(flow) = self.flows.get_mut(&bucket) else {
+            let Some(flow) = self.flows.get_mut(bucket) else {
                 list.pop_front();
                 continue;
             };
@@ -233,7 +278,7 @@ impl Queue {
                 continue;
             }
             self.control_delay(bucket, now, pool);
-            let Some(flow) = self.flows.get_mut(&bucket) else { continue };
+            let Some(flow) = self.flows.get_mut(bucket) else { continue };
             if !flow.packets.is_empty() {
                 return Some(bucket);
             }
@@ -244,7 +289,7 @@ impl Queue {
                 flow.fresh = false;
                 self.old.push_back(bucket);
             } else {
-                self.flows.remove(&bucket);
+                self.flows.remove(bucket);
             }
         }
     }
@@ -253,7 +298,7 @@ impl Queue {
     fn control_delay(&mut self, bucket: u16, now: Time, pool: &mut Pool) {
         let target = if self.relaxed { self.config.relaxed_target } else { self.config.target };
         let interval = self.config.interval;
-        let Some(flow) = self.flows.get_mut(&bucket) else { return };
+        let Some(flow) = self.flows.get_mut(bucket) else { return };
         let mut may_drop = flow.codel.should_drop(flow.packets.front(), flow.bytes, target, interval, now);
         if flow.codel.dropping {
             if !may_drop {
@@ -291,7 +336,7 @@ impl Queue {
     }
 
     fn drop_from_fattest(&mut self, pool: &mut Pool) -> bool {
-        let Some(flow) = self.flows.values_mut().max_by_key(|flow| flow.bytes) else { return false };
+        let Some(flow) = self.flows.fattest() else { return false };
         // Several at once, as finding the fattest takes a look at all (RFC 8290, 4.1.3).
         let batch = (flow.packets.len() / 2).clamp(1, 64);
         for _ in 0..batch {

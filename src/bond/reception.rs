@@ -9,7 +9,10 @@ use super::wire::{LONG_PACKET, MAX_BITMAP, NO_DELAY, Report, TICKS, tick_distanc
 /// Packets that the log remembers one by one.
 const REMEMBERED: u64 = 1024;
 const WORDS: usize = (REMEMBERED / 64) as usize;
-/// Reports are due at least this far apart, and at most this.
+/// A report is due after so many packets at the latest: together with the batch in which they came they must fit a
+/// report's bitmap ([`MAX_BITMAP`]), for what is older and not named counts as lost.
+const UNREPORTED: u32 = 128;
+/// Otherwise reports are due at least this far apart, and at most this.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 const MAX_INTERVAL: Duration = Duration::from_millis(25);
 
@@ -33,6 +36,8 @@ pub struct Reception {
     due: Option<Time>,
     interval: Duration,
     last_report: Time,
+    /// Packets since then.
+    unreported: u32,
 }
 
 /// What is known of a packet when it has been opened.
@@ -68,6 +73,7 @@ impl Reception {
             due: None,
             interval: MIN_INTERVAL,
             last_report: Time::ZERO,
+            unreported: 0,
         }
     }
 
@@ -84,7 +90,12 @@ impl Reception {
         let hole = self.enter(packet.number, now);
         self.record_delay(packet, now);
         if packet.elicits {
-            let due = if hole { now } else { (self.last_report + self.interval).max(now) };
+            self.unreported += 1;
+            let due = if hole || self.unreported >= UNREPORTED {
+                now
+            } else {
+                (self.last_report + self.interval).max(now)
+            };
             self.due = Some(self.due.map_or(due, |d| d.min(due)));
         }
     }
@@ -109,7 +120,8 @@ impl Reception {
         let largest = self.largest?;
         self.due = None;
         self.last_report = now;
-        let run = self.run.min(u64::from(u16::MAX));
+        self.unreported = 0;
+        let run = self.run;
         let used = self.write_bitmap(largest, run, bitmap);
         let hold = now.since(self.largest_at).as_nanos() as u64 / super::wire::TICK_NANOS;
         let report = Report {
@@ -149,7 +161,7 @@ impl Reception {
             self.mark(number);
             self.largest = Some(number);
             self.largest_at = now;
-            self.run = if skipped == 0 { (self.run + 1).min(REMEMBERED - 1) } else { 0 };
+            self.run = if skipped == 0 { (self.run + 1).min(u64::from(u16::MAX)) } else { 0 };
             self.lost += skipped;
             return skipped > 0;
         }

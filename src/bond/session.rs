@@ -172,9 +172,11 @@ const fn clear_len(seal: Seal) -> usize {
 
 /// Each link counts its own packets under the common key; the link's id in the nonce keeps them apart.
 fn nonce(link: LinkId, number: u64) -> [u8; NONCE_LEN] {
+    // In the pieces in which it is read again: a processor cannot forward other ones from its stores to its loads.
+    let first = u64::from(link.get()) << 32 | number >> 32;
     let mut nonce = [0; NONCE_LEN];
-    nonce[3] = link.get();
-    nonce[4..].copy_from_slice(&number.to_be_bytes());
+    nonce[..8].copy_from_slice(&first.to_be_bytes());
+    nonce[8..].copy_from_slice(&(number as u32).to_be_bytes());
     nonce
 }
 
@@ -467,7 +469,7 @@ impl Opener {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; then no state has changed, and the packet's bytes are as they were.
+    /// [`OpenError`]; then no state has changed, and the packet's text has no meaning.
     pub fn open<'p>(&mut self, packet: &'p mut [u8], now: Time) -> Result<Opened<'p>, OpenError> {
         let header = TransportHeader::read(packet).ok_or(OpenError::Malformed)?;
         let TransportHeader { seal, link, .. } = header;

@@ -358,14 +358,13 @@ impl Driver {
                         break;
                     }
                 }
-                for datagram in self.batch.datagrams() {
+                for (train, stride) in self.batch.trains() {
                     let local = slot
                         .bound
-                        .or_else(|| Some(datagram.local.ip()).filter(|address| !address.is_unspecified()));
-                    let path = Path { socket: slot.id, local, remote: datagram.remote };
-                    let ecn = datagram.ecn.map_or(0, |codepoint| codepoint as u8);
-                    let len = datagram.payload.len();
-                    self.endpoint.handle_datagrams(path, ecn, datagram.payload, len, now, &mut deliver);
+                        .or_else(|| Some(train.local.ip()).filter(|address| !address.is_unspecified()));
+                    let path = Path { socket: slot.id, local, remote: train.remote };
+                    let ecn = train.ecn.map_or(0, |codepoint| codepoint as u8);
+                    self.endpoint.handle_datagrams(path, ecn, train.payload, stride, now, &mut deliver);
                 }
             }
             self.unfinished |= !drained;

@@ -496,24 +496,32 @@ impl RecvBatch {
 
     /// The datagrams of the last [`Socket::try_recv`], coalesced ones taken apart, in order of arrival.
     pub fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
+        self.trains().flat_map(|(train, stride)| {
+            let Datagram { payload, remote, local, ecn, interface } = train;
+            let payloads = payload.chunks_mut(stride);
+            payloads.map(move |payload| Datagram { payload, remote, local, ecn, interface })
+        })
+    }
+
+    /// The datagrams of the last [`Socket::try_recv`], coalesced ones in one piece together with the length of each but
+    /// the last, in order of arrival.
+    pub fn trains(&mut self) -> impl Iterator<Item = (Datagram<'_>, usize)> {
         let local_port = self.local_port;
         let buffers = self.storage.chunks_exact_mut(self.buffer_len);
-        self.metas.iter().take(self.filled).zip(buffers).flat_map(move |(meta, buffer)| {
+        self.metas.iter().take(self.filled).zip(buffers).map(move |(meta, buffer)| {
             let len = meta.len.min(buffer.len());
-            let stride = meta.stride.max(1);
             let unspecified = match meta.addr {
                 SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             };
-            let local = SocketAddr::new(meta.dst_ip.unwrap_or(unspecified), local_port);
-            let payloads = buffer.get_mut(..len).unwrap_or_default().chunks_mut(stride);
-            payloads.map(move |payload| Datagram {
-                payload,
+            let train = Datagram {
+                payload: buffer.get_mut(..len).unwrap_or_default(),
                 remote: meta.addr,
-                local,
+                local: SocketAddr::new(meta.dst_ip.unwrap_or(unspecified), local_port),
                 ecn: meta.ecn,
                 interface: meta.interface_index,
-            })
+            };
+            (train, meta.stride.max(1))
         })
     }
 }

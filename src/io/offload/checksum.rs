@@ -1,29 +1,42 @@
 //! The Internet checksum (RFC 1071), and its incremental form (RFC 1624).
 
+/// Bytes of a machine word.
+const WORD: usize = size_of::<usize>();
+
 /// The sum of `bytes` as big-endian 16-bit words, added to `initial`; not folded, not inverted. An odd last byte counts
 /// as the high half of a word.
 ///
 /// The sum does not depend on the order of a word's bytes but for a swap at the end (RFC 1071, 2 B), so whole machine
-/// words are added, in several lanes for the compiler to turn into vectors.
+/// words are added, with the carry brought round, in four chains that a processor can follow at the same time.
 pub fn sum(bytes: &[u8], initial: u32) -> u32 {
-    let mut lanes = [0u64; 8];
-    let mut chunks = bytes.chunks_exact(32);
-    for chunk in &mut chunks {
-        let (words, _) = chunk.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
+    let mut chains = [0usize; 4];
+    let (blocks, rest) = bytes.as_chunks::<{ 4 * WORD }>();
+    for block in blocks {
+        let (words, _) = block.as_chunks::<WORD>();
+        for (chain, word) in chains.iter_mut().zip(words) {
+            *chain = add(*chain, usize::from_ne_bytes(*word));
         }
     }
-    let mut total: u64 = lanes.iter().sum();
-    let (pairs, rest) = chunks.remainder().as_chunks::<2>();
-    for pair in pairs {
-        total += u64::from(u16::from_ne_bytes(*pair));
+    let mut total = chains.into_iter().fold(0, add);
+    let (words, rest) = rest.as_chunks::<WORD>();
+    for word in words {
+        total = add(total, usize::from_ne_bytes(*word));
     }
-    if let [last] = rest {
-        total += u64::from(u16::from_ne_bytes([*last, 0]));
+    let mut last = [0; WORD];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
     }
-    let native = fold64(total);
-    initial + u32::from(u16::from_be(native))
+    total = add(total, usize::from_ne_bytes(last));
+    let mut folded = total as u64;
+    folded = (folded & 0xffff_ffff) + (folded >> 32);
+    folded = (folded & 0xffff) + (folded >> 16);
+    initial + u32::from(u16::from_be(fold(folded as u32)))
+}
+
+/// Addition in ones' complement.
+fn add(a: usize, b: usize) -> usize {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + usize::from(carry)
 }
 
 /// Folds a sum to 16 bits.
@@ -31,16 +44,6 @@ pub fn fold(mut sum: u32) -> u16 {
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     sum as u16
-}
-
-fn fold64(mut sum: u64) -> u16 {
-    sum = (sum & 0xffff_ffff) + (sum >> 32);
-    sum = (sum & 0xffff_ffff) + (sum >> 32);
-    fold(fold_once(sum as u32))
-}
-
-fn fold_once(sum: u32) -> u32 {
-    (sum & 0xffff) + (sum >> 16)
 }
 
 /// The sum of the pseudo-header of TCP and UDP (RFC 9293, 3.1; RFC 8200, 8.1): `addresses` are the source's and the
