@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test soak bench-bond bench-raw test-luci lint clean
+.PHONY: help build demo test soak bench-bond bench-core bench-raw test-luci lint clean
 
 help:
 	@echo 'make build   the program: target/release/bonding'
@@ -12,6 +12,7 @@ help:
 	@echo 'make soak    ten minutes of load, watching memory'
 	@echo 'make test-luci    the web pages in a headless Chromium (needs node, npm, chromium); pictures in target/luci'
 	@echo 'make bench-bond   goodput, ping, cuts and changes over emulated lines (about seven minutes)'
+	@echo 'make bench-core   instructions for each packet, the same in every run (about two minutes; needs valgrind)'
 	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go (about four minutes)'
 	@echo 'make cross TARGET=mipsel        a static program for a router: x86_64, aarch64, armv7hf, mipsel, mips'
 	@echo 'make ipk ARCH=mipsel_24kc       its packages for opkg; make apk for apk (OpenWrt 25.12 and later)'
@@ -33,6 +34,12 @@ bench-bond:
 	$(CARGO) build --release --bin bonding
 	$(CARGO) build --release --package lab --bin bench-bond
 	@target/release/bench-bond target/release/bonding $(BENCH)
+
+# CORE='--document docs/performance.md' renews the document.
+CORE ?=
+
+bench-core:
+	$(CARGO) bench --bench instructions -- $(CORE)
 
 # Needs root for the others' packages to be installed on Debian; skips what is missing.
 bench-raw:

@@ -2,13 +2,12 @@
 //!
 //! Two implementations stand behind [`AeadKey`]: the crates of RustCrypto, which run everywhere, and `ring`, whose
 //! assembly exists for some processors. Each target uses what is faster there for every cipher, which
-//! `cargo bench --bench seal` shows: `ring` on x86-64 and AArch64 (AES-256-GCM 2 to 4 times, ChaCha20-Poly1305 3 times
+//! `cargo bench --bench hot_path` shows: `ring` on x86-64 and AArch64 (AES-256-GCM 2 to 4 times, ChaCha20-Poly1305 3 times
 //! as fast with packets of 1400 bytes), RustCrypto on all others.
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-mod assembly;
-#[cfg_attr(not(test), allow(dead_code, reason = "some targets use it in tests and benches only"))]
-mod portable;
+pub mod assembly;
+pub mod portable;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use assembly::Key;
@@ -31,15 +30,6 @@ pub const NONCE_LEN: usize = 12;
 #[error("the authentication tag does not match")]
 pub struct TagMismatch;
 
-/// What a [`Key`] does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Algorithm {
-    Aes256Gcm,
-    /// With the first half of the key.
-    Aes128Gcm,
-    ChaCha20Poly1305,
-}
-
 /// A key with its cipher, ready for use; erased when dropped.
 pub struct AeadKey(Key);
 
@@ -50,15 +40,11 @@ impl AeadKey {
     /// [`Cipher::None`] seals its control packets with ChaCha20-Poly1305 under a key of its own.
     pub fn derive(cipher: Cipher, secret: &[u8; 32]) -> Self {
         let key = Zeroizing::new(hash::mac256(secret, &[b"bonding transport v1 ", cipher.name().as_bytes()]));
-        let algorithm = match cipher {
-            Cipher::Aes256Gcm => Algorithm::Aes256Gcm,
-            Cipher::Aes128Gcm => Algorithm::Aes128Gcm,
-            Cipher::ChaCha20Poly1305 | Cipher::None => Algorithm::ChaCha20Poly1305,
-        };
-        AeadKey(Key::new(algorithm, &key))
+        AeadKey(Key::new(cipher, &key))
     }
 
     /// Encrypts `text` in place and returns the tag over `aad` and the result.
+    #[inline]
     pub fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
         self.0.seal(nonce, aad, text)
     }
@@ -68,6 +54,7 @@ impl AeadKey {
     /// # Errors
     ///
     /// [`TagMismatch`]; what is in `text` then has no meaning.
+    #[inline]
     pub fn open(
         &self,
         nonce: &[u8; NONCE_LEN],

@@ -4,31 +4,41 @@ use std::hint::black_box;
 
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 
-use super::{Algorithm, NONCE_LEN, TagMismatch, half};
+use super::{NONCE_LEN, TagMismatch, half};
+use crate::bond::cipher::Cipher;
 use crate::bond::header::TAG_LEN;
 
 /// A key; erased when dropped.
 // Boxed, so that a session stays small and no copies are left behind when it is moved.
-pub(super) struct Key(Box<LessSafeKey>);
+pub struct Key(Box<LessSafeKey>);
 
 impl Key {
-    pub(super) fn new(algorithm: Algorithm, key: &[u8; 32]) -> Key {
-        let (algorithm, key) = match algorithm {
-            Algorithm::Aes256Gcm => (&aead::AES_256_GCM, &key[..]),
-            Algorithm::Aes128Gcm => (&aead::AES_128_GCM, &half(key)[..]),
-            Algorithm::ChaCha20Poly1305 => (&aead::CHACHA20_POLY1305, &key[..]),
+    /// As [`AeadKey::derive`](super::AeadKey::derive), with the key itself.
+    pub fn new(cipher: Cipher, key: &[u8; 32]) -> Key {
+        let (algorithm, key) = match cipher {
+            Cipher::Aes256Gcm => (&aead::AES_256_GCM, &key[..]),
+            Cipher::Aes128Gcm => (&aead::AES_128_GCM, &half(key)[..]),
+            Cipher::ChaCha20Poly1305 | Cipher::None => (&aead::CHACHA20_POLY1305, &key[..]),
         };
         Key(Box::new(keyed(algorithm, key)))
     }
 
-    pub(super) fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
+    /// As [`AeadKey::seal`](super::AeadKey::seal).
+    #[inline]
+    pub fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), text);
         let tag = tag.expect("a datagram is shorter than the cipher's limit of 64 GiB");
         *tag.as_ref().first_chunk().expect("every tag has 16 bytes")
     }
 
-    pub(super) fn open(
+    /// As [`AeadKey::open`](super::AeadKey::open).
+    ///
+    /// # Errors
+    ///
+    /// [`TagMismatch`].
+    #[inline]
+    pub fn open(
         &self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
