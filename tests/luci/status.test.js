@@ -121,6 +121,30 @@ test('a refusal of the daemon is shown', { timeout: 30000 }, async () => {
 	await leave(page);
 });
 
+test('a speed test, as far as it is', { timeout: 30000 }, async () => {
+	const reports = [
+		[ { phase: 'latency', progress: 0.05 } ],
+		[ { phase: 'download', progress: 0.3, rate: 21.4e6 } ],
+		[ { phase: 'upload', progress: 0.7, rate: 1.5e6, download: 26.4e6 } ],
+		[ { phase: 'done', progress: 1, download: 26.4e6, upload: 1.62e6, idle_ms: 31, loaded_ms: 38.5 } ]
+	];
+	let asked = 0;
+	const page = await statusPage({}, {
+		speedtest_start: { ok: true },
+		speedtest_status: () => ({ ok: true, running: asked < 3, reports: reports.slice(0, ++asked).flat(), error: '' })
+	});
+	const card = page.locator('[data-test]');
+
+	assert.equal(await card.isVisible(), false);
+	await page.getByRole('button', { name: 'Speed test' }).click();
+	await until('it says what it does', async () => /Measuring the download … 21\.4 Mbit\/s/.test(await card.textContent()));
+	await until('it shows the result', async () => /Download26\.4 Mbit\/sUpload1\.62 Mbit\/sDelay31 msDelay under load39 ms/.test(await card.textContent()), 20, () => card.textContent());
+	await picture(page, 'status-speedtest');
+	await page.waitForTimeout(1500);
+	assert.equal(asked, 4, 'nobody asks for it any more');
+	await leave(page);
+});
+
 test('a reader sees everything and has no buttons', { timeout: 30000 }, async () => {
 	server.allowed = [ 'status', 'events', 'speedtest_status' ];
 

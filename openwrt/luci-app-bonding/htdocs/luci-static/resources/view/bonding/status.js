@@ -167,14 +167,15 @@ return view.extend({
 		return E('div', [ E('h2', [ _('Bonding') ]), this.root ]);
 	},
 
-	/* One call a tick, and none while nobody looks. */
+	/* One call a tick, and one more while the speed is tested; none while nobody looks. */
 	look() {
 		if (document.hidden)
 			return Promise.resolve();
 
 		return bond.status(this.events.length ? this.events[this.events.length - 1].number : 0)
 			.catch(error => ({ failed: error.message }))
-			.then(status => this.update(status));
+			.then(status => this.update(status))
+			.then(() => this.page === 'status' && this.tested?.running ? this.watchSpeedTest() : null);
 	},
 
 	/* What was gathered while the page was seen is forgotten when it is not. */
@@ -423,13 +424,14 @@ return view.extend({
 			] : [])
 		]);
 		this.notes = E('div');
+		this.test = E('div', { 'class': 'cbi-section', 'data-test': '', 'style': 'display: none' });
 		this.legend = E('div', { 'class': 'bd-legend' });
 		this.list = E('div');
 		this.details = E('div', { 'class': 'bd-details' });
 		this.history = E('div');
 
 		dom.content(this.root, [
-			this.head, this.notes,
+			this.head, this.test, this.notes,
 			E('div', { 'class': 'cbi-section' }, [
 				E('h3', [ _('The last minutes') ]), this.legend, E('div', { 'class': 'bd-chart' }, [ this.chart.svg ])
 			]),
@@ -648,8 +650,44 @@ return view.extend({
 		]));
 	},
 
+	/* A speed test goes on in the background of the router: the page looks how far it is until it has ended. */
 	testSpeed() {
-		/* Filled in with the speed test's reports. */
-		return bond.startSpeedTest();
+		return bond.startSpeedTest().then(() => {
+			this.tested = {};
+
+			return this.watchSpeedTest();
+		});
+	},
+
+	watchSpeedTest() {
+		return bond.speedTestStatus().then(test => {
+			const report = Object.assign({}, ...(test.reports || []));
+
+			this.tested = { running: test.running, error: test.running || report.phase === 'done' ? '' : test.error, report };
+			this.showSpeedTest();
+		});
+	},
+
+	showSpeedTest() {
+		const { running, error, report } = this.tested;
+		const phases = {
+			latency: _('Measuring the delay …'), download: _('Measuring the download …'), upload: _('Measuring the upload …')
+		};
+		const results = [
+			[ _('Download'), report.download == null ? null : bond.rate(report.download) ],
+			[ _('Upload'), report.upload == null ? null : bond.rate(report.upload) ],
+			[ _('Delay'), report.idle_ms == null ? null : bond.ms(report.idle_ms) ],
+			[ _('Delay under load'), report.loaded_ms == null ? null : bond.ms(report.loaded_ms) ]
+		].filter(([ , value ]) => value != null);
+
+		this.speedTest.disabled = running;
+		this.test.style.display = '';
+		dom.content(this.test, [
+			E('h3', [ _('Speed test') ]),
+			running ? E('p', [ phases[report.phase] || _('Starting …'), ' ', report.rate == null ? '' : bond.rate(report.rate) ]) : '',
+			running ? bar(report.progress) : '',
+			error ? E('p', { 'class': 'bd-bad' }, [ E('span', { 'class': 'bd-word' }, [ _('The speed test failed: %s').format(error) ]) ]) : '',
+			results.length ? pairs(results) : ''
+		]);
 	}
 });
