@@ -208,8 +208,8 @@ export class Browser {
 	}
 
 	/* A page of its own session; `complaints` gathers errors and warnings of its console. */
-	async page({ width = 1280, height = 900, dark = false } = {}) {
-		const context = await this.chromium.newContext({ viewport: { width, height }, colorScheme: dark ? 'dark' : 'light', locale: 'en-GB' });
+	async page({ width = 1280, height = 900, dark = false, locale = 'en-GB' } = {}) {
+		const context = await this.chromium.newContext({ viewport: { width, height }, colorScheme: dark ? 'dark' : 'light', locale });
 		const page = await context.newPage();
 
 		page.complaints = [];

@@ -8,6 +8,7 @@ import path from 'node:path';
 import readline from 'node:readline';
 
 import { until } from './bench.js';
+import { LANGUAGES } from './catalog.js';
 import { APP, HERE, ROOT } from './paths.js';
 
 /* A program that needs nothing of the system that it runs on. */
@@ -85,6 +86,15 @@ export class Router {
 		await put(path.dirname(STATIC), [ path.basename(STATIC) ], '/usr/sbin');
 		await put(path.join(APP, 'htdocs'), [ '.' ], '/www');
 		await put(path.join(APP, 'root'), [ '.' ], '/');
+
+		const i18n = '/usr/lib/lua/luci/i18n';
+
+		for (const language of LANGUAGES) {
+			execFileSync(path.join(ROOT, 'scripts/po2lmo'), [ path.join(APP, 'po', language, 'bonding.po'), path.join(this.folder, `bonding.${language}.lmo`) ]);
+			await put(this.folder, [ `bonding.${language}.lmo` ], i18n);
+			await this.run(`uci set luci.languages.${language}=${language}; uci commit luci`);
+		}
+
 		await this.run('chmod 755 /usr/sbin/bonding /usr/libexec/rpcd/bonding /etc/init.d/bonding; chmod 600 /etc/config/bonding; rm -rf /tmp/luci-*; '
 			+ '/etc/init.d/bonding enable; /etc/init.d/rpcd restart');
 		await until('rpcd knows the object', () => this.run('ubus list bonding').catch(() => ''));
@@ -92,16 +102,19 @@ export class Router {
 
 	/* Starts a server at the provider, and gives the line that lets a router in. */
 	async serve() {
-		const config = path.join(this.folder, 'server.conf');
+		/* A folder of its own: the daemon gives up the rights by which root writes into others' folders. */
+		this.served = fs.mkdtempSync(path.join(os.tmpdir(), 'bonding-server-'));
+
+		const config = path.join(this.served, 'server.conf');
 		const bonding = (...words) => execFileSync(STATIC, words, { encoding: 'utf8' });
 
 		bonding('server', 'init', '--no-start', '--address', '203.0.113.1', '--config', config);
 		fs.writeFileSync(config, fs.readFileSync(config, 'utf8')
-			.replace("config globals 'globals'", `config globals 'globals'\n\toption control_socket '${this.folder}/server.sock'`));
+			.replace("config globals 'globals'", `config globals 'globals'\n\toption control_socket '${this.served}/server.sock'`));
 
 		const line = bonding('server', 'add-peer', 'home', '--line', '--config', config).trim();
 
-		this.server = spawn('nsenter', [ '-t', this.pids.inet, '-n', '--', STATIC, 'run', '--config', config ], { stdio: [ 'ignore', 'ignore', fs.openSync(path.join(this.folder, 'server.log'), 'w') ] });
+		this.server = spawn('nsenter', [ '-t', this.pids.inet, '-n', '--', STATIC, 'run', '--config', config ], { stdio: [ 'ignore', 'ignore', fs.openSync(path.join(this.served, 'server.log'), 'w') ] });
 
 		return line;
 	}
@@ -121,7 +134,12 @@ export class Router {
 	}
 
 	async close() {
-		this.server?.kill();
+		if (this.server) {
+			this.server.kill();
+			await once(this.server, 'exit');
+			fs.rmSync(this.served, { recursive: true });
+		}
+
 		this.boot.stdin.end();
 		await this.ended;
 		this.boot.stdout.destroy();

@@ -164,6 +164,19 @@ test('Save & Apply changes an option without a pause', { skip, timeout: 120000 }
 	await leave(page);
 });
 
+test('in French, and in German', { skip, timeout: 60000 }, async () => {
+	for (const [ locale, words, help ] of [ [ 'fr-FR', 'En ligne par l’agrégat', 'Comment le trafic est réparti' ], [ 'de-DE', 'Online über das Bündel', 'Wie der Verkehr' ] ]) {
+		const page = await logIn('root', '', { locale });
+
+		await open(page, 'network/bonding/status', '.bd-link');
+		assert.match(await page.locator('.bd-verdict').textContent(), new RegExp(words));
+		await picture(page, `luci-status-${locale}`);
+		await open(page, 'network/bonding/config', '.cbi-map [data-tab=interface]');
+		assert.match(await page.locator('#maincontent').textContent(), new RegExp(help));
+		await leave(page);
+	}
+});
+
 test('the overview has a line for each link', { skip, timeout: 60000 }, async () => {
 	const page = await logIn();
 

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 
 import { Browser, Server, Stage, picture, show, until } from './bench.js';
+import { LANGUAGES, readTranslation } from './catalog.js';
 import { ROOT } from './paths.js';
 
 let stage, server, browser;
@@ -143,6 +144,17 @@ test('a speed test, as far as it is', { timeout: 30000 }, async () => {
 	await page.waitForTimeout(1500);
 	assert.equal(asked, 4, 'nobody asks for it any more');
 	await leave(page);
+});
+
+test('in other languages, on a narrow screen too', { timeout: 30000 }, async () => {
+	for (const language of LANGUAGES) {
+		const page = await statusPage({ translations: readTranslation(language) });
+
+		await until('it is shown', () => carries(page, 'line1'));
+		assert.match(await page.locator('.bd-head').textContent(), language === 'fr' ? /En ligne par l’agrégat/ : /Online über das Bündel/);
+		await picture(page, `status-${language}`, [ [ 360, false ] ]);
+		await leave(page);
+	}
 });
 
 test('a reader sees everything and has no buttons', { timeout: 30000 }, async () => {

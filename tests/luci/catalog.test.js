@@ -1,0 +1,67 @@
+/* The translations are whole, and what is installed is small. */
+
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+
+import { LANGUAGES, extract, readPo, readTranslation, schemaTexts } from './catalog.js';
+import { APP } from './paths.js';
+
+/* The daemon grows options by itself; until somebody has run `node catalog.js` and written the words, they are English. */
+const NEW_OPTIONS = 0.1;
+
+const strings = extract().map(([ text ]) => text);
+const schema = new Set(schemaTexts());
+const marks = text => (text.match(/%[sdf%]|`[^`]*`/g) || []).sort();
+
+test('the template has every string of the pages', () => {
+	const known = readPo(path.join(APP, 'po/templates/bonding.pot'));
+	const own = strings.filter(text => !schema.has(text));
+
+	assert.ok(own.length > 200);
+	assert.deepEqual(own.filter(text => !(text in known)), [], 'run `node catalog.js` in tests/luci');
+
+	const gone = Object.keys(known).filter(text => text && !strings.includes(text));
+
+	assert.ok(gone.length <= strings.length * NEW_OPTIONS, `no longer used: ${gone.join('; ')}`);
+});
+
+for (const language of LANGUAGES) {
+	test(`${language} is complete`, () => {
+		const known = readTranslation(language);
+		const missing = strings.filter(text => !known[text]);
+
+		assert.deepEqual(missing.filter(text => !schema.has(text)), []);
+		assert.ok(missing.length <= schema.size * NEW_OPTIONS, `of the schema's words are missing: ${missing.join('; ')}`);
+		assert.deepEqual(Object.entries(known).filter(([ text, translated ]) => text && translated && marks(text).join() !== marks(translated).join()), [],
+			'the same places for values, the same code');
+		/* Words that are alike in both languages are few. */
+		assert.ok(Object.entries(known).filter(([ text, translated ]) => text && text === translated).length < 40);
+	});
+}
+
+test('no string of the pages is without a translator\'s hand', () => {
+	const folder = path.join(APP, 'htdocs/luci-static/resources');
+	const bare = [];
+
+	for (const name of fs.readdirSync(folder, { recursive: true }).filter(file => file.endsWith('.js')))
+		fs.readFileSync(path.join(folder, name), 'utf8').split('\n').forEach((line, index) => {
+			/* A sentence: two words, and not in `_()`. */
+			for (const [ , before, text ] of line.matchAll(/(.{0,2})'([A-Z][a-z]+ [a-z][^']*)'/g))
+				if (!before.endsWith('_('))
+					bare.push(`${name}:${index + 1}: ${text}`);
+		});
+
+	assert.deepEqual(bare, []);
+});
+
+test('less than 40 KB on flash', () => {
+	const size = folder => fs.readdirSync(folder, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile())
+		.reduce((total, entry) => total + gzipSync(fs.readFileSync(path.join(entry.parentPath ?? entry.path, entry.name)), { level: 9 }).length, 0);
+	const total = size(path.join(APP, 'htdocs')) + size(path.join(APP, 'root'));
+
+	assert.ok(total < 40e3, `${total} bytes`);
+	console.log(`${total} bytes, gzipped`);
+});
