@@ -22,12 +22,13 @@ before(async () => {
 	await router.install();
 	line = await router.serve();
 	browser = await Browser.open(program => router.browser(program));
-	/* A second account, which may look at everything and change nothing. */
+	/* A second account, which may look and change nothing: as docs/luci.md has it. */
 	await router.run(`uci batch <<-E
 		add rpcd login
 		set rpcd.@login[-1].username=reader
 		set rpcd.@login[-1].password='$(uhttpd -m secret)'
-		add_list rpcd.@login[-1].read='*'
+		add_list rpcd.@login[-1].read='luci-base'
+		add_list rpcd.@login[-1].read='luci-app-bonding'
 		commit rpcd
 	E
 	/etc/init.d/rpcd restart`);

@@ -217,11 +217,15 @@ return view.extend({
 				status.events = [];
 		}
 
+		/* Two looks may have been under way at once. */
+		const last = this.events[this.events.length - 1]?.number || 0;
+		const fresh = (status.events || []).filter(event => event.number > last);
+
 		/* By the reader's clock: that of the router may be wrong. */
-		for (const event of status.events || [])
+		for (const event of fresh)
 			event.time = Date.now() - event.age_ms;
 
-		this.events = this.events.concat(status.events || []).slice(-200);
+		this.events = this.events.concat(fresh).slice(-200);
 
 		for (const link of bond.links(status)) {
 			const peak = this.peaks[link.key] ||= { rx: 0, tx: 0 };
