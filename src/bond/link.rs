@@ -333,6 +333,11 @@ impl Link {
             self.orphan_flight();
             self.enter(LinkState::Disabled, "taken out by the user", now);
             self.next_probe = None;
+        } else if self.settings.enabled && self.hello.is_none() && self.state == LinkState::Disabled {
+            // Server: the client puts it back. Its goodbye may never have come; its address is checked like a new one's.
+            self.path = None;
+            self.validation = None;
+            self.enter(LinkState::Joining, "checking the client's address", now);
         }
     }
 

@@ -346,6 +346,22 @@ fn a_nat_that_forgets_is_followed() {
 }
 
 #[test]
+fn lines_that_are_all_taken_out_come_back_at_both_ends() {
+    let mut world = endpoint::world(&scenarios::sym2(), &BondConfig::default(), 14);
+    world.run_until_ready();
+    for enabled in [false, true] {
+        for line in 0..2 {
+            world.tunnels[Side::Client.index()].enable(line, enabled);
+            world.run_for(SECOND);
+        }
+        world.run_for(5 * SECOND);
+        for tunnel in &world.tunnels {
+            assert_eq!(tunnel.is_ready(), enabled, "{:?}", tunnel.status().links);
+        }
+    }
+}
+
+#[test]
 fn small_path_mtus_are_found_and_hosts_are_clamped() {
     for mtus in [[1492, 1500], [1280, 1492]] {
         let mut scenario = scenarios::sym2();

@@ -8,7 +8,7 @@ use bonding::bond::keys::PrivateKey;
 use bonding::bond::status::PeerStatus;
 use bonding::bond::{
     Class, Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkState, Origin, Path, Payload,
-    PeerConfig, Policy, Time,
+    PeerConfig, PeerId, Policy, Time,
 };
 use lab::random::Random;
 
@@ -65,6 +65,7 @@ impl BondConfig {
 /// One end, as the daemon drives it.
 pub struct Bond {
     endpoint: Endpoint,
+    peer: PeerId,
     side: Side,
     /// The client's public address on each line, as the server sees it.
     public: Vec<SocketAddr>,
@@ -152,6 +153,7 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
     let peer = endpoint.add_peer(peer_config, began);
     let mut bond = Bond {
         endpoint,
+        peer,
         side,
         public: public.clone(),
         ipv6: config.ipv6,
@@ -193,6 +195,22 @@ impl Bond {
     pub fn rebind(&mut self, line: usize) {
         let address = &mut self.public[line];
         address.set_port(address.port() + 100);
+    }
+
+    /// Client: somebody takes a line out, or puts it back.
+    pub fn enable(&mut self, line: usize, enabled: bool) {
+        let link = LinkConfig {
+            id: line as u8,
+            name: format!("wan{line}"),
+            path: Some(self.client_path(line)),
+            enabled,
+            upload: None,
+            download: None,
+            priority: 0,
+            weight: 1,
+            mtu: None,
+        };
+        self.endpoint.set_link(self.peer, link, Time::from_nanos(self.now));
     }
 
     fn client_path(&self, line: usize) -> Path {
