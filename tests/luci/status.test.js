@@ -192,6 +192,16 @@ test('one call a tick, and none while the page is hidden', { timeout: 30000 }, a
 	await leave(page);
 });
 
+test('at the server\'s end', { timeout: 30000 }, async () => {
+	const page = await statusPage({}, {}, stage.server);
+
+	await until('its router is there', async () => /1 of 1 routers connected/.test(await page.locator('.bd-head').textContent()), 20, () => page.locator('#maincontent').innerText());
+	await until('with its links', async () => await page.locator('.bd-link').count() === 2);
+	assert.equal(await page.locator('.bd-link button').count(), 0, 'the client\'s links are the client\'s');
+	await picture(page, 'status-server');
+	await leave(page);
+});
+
 test('the widget of the overview', { timeout: 60000 }, async () => {
 	const page = await browser.page();
 
