@@ -16,6 +16,7 @@ help:
 	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go (about four minutes)'
 	@echo 'make cross TARGET=mipsel        a static program for a router: x86_64, aarch64, armv7hf, mipsel, mips'
 	@echo 'make ipk ARCH=mipsel_24kc       its packages for opkg; make apk for apk (OpenWrt 25.12 and later)'
+	@echo 'make deb     a package for Debian: dist/bonding_VERSION_ARCH.deb (ARCH=amd64, arm64 or armhf)'
 	@echo 'make lint    formatting and lints'
 	@echo 'make clean   remove what was built'
 
@@ -55,6 +56,11 @@ cross:
 
 ipk apk:
 	@scripts/package $@ $(ARCH)
+
+# A package for Debian and its kin, with a static program.
+.PHONY: deb
+deb:
+	@scripts/deb $(ARCH)
 
 # Quick tests first. One profile, optimised but quickly linked, so that nothing is built twice. The end-to-end tests
 # measure rates: two at a time leave the emulated lines enough of two cores.

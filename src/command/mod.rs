@@ -588,6 +588,19 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_page_has_every_command() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/man/bonding.8");
+        let page = std::fs::read_to_string(path).unwrap();
+        for command in COMMANDS {
+            let is_there = page.lines().any(|line| {
+                let mut words = line.split([' ', '"', '|', ',']).filter(|word| !word.is_empty());
+                line.starts_with(".B") && words.any(|word| word == command)
+            });
+            assert!(is_there, "docs/man/bonding.8 does not have `{command}`");
+        }
+    }
+
+    #[test]
     fn commands_are_understood() {
         let socket = || PathBuf::from(SOCKET);
         assert_eq!(typed(""), Ok(Invocation::Help(HELP)));

@@ -7,6 +7,8 @@ mod json;
 mod kind;
 mod manual;
 mod options;
+#[cfg(test)]
+mod roff;
 
 pub use json::options_json;
 pub use kind::{Choice, Kind};

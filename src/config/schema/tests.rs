@@ -74,16 +74,19 @@ fn a_kind_accepts_its_own_examples() {
 
 #[test]
 fn the_manual_is_up_to_date() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/options.md");
-    let made = options_markdown();
-    if env::var_os("BLESS").is_some() {
-        fs::write(path, &made).expect("docs/ can be written");
+    for (file, made) in
+        [("docs/options.md", options_markdown()), ("docs/man/bonding.conf.5", roff::options_page())]
+    {
+        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        if env::var_os("BLESS").is_some() {
+            fs::write(&path, &made).expect("docs/ can be written");
+        }
+        let written = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == made,
+            "{file} differs from the schema: run `BLESS=1 cargo test manual_is_up_to_date`"
+        );
     }
-    let written = fs::read_to_string(path).unwrap_or_default();
-    assert!(
-        written == made,
-        "docs/options.md differs from the schema: run `BLESS=1 cargo test manual_is_up_to_date`"
-    );
 }
 
 #[test]
