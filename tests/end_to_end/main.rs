@@ -19,6 +19,10 @@ mod speedtest;
 mod throughput;
 mod watchdog;
 
+// What the manual says.
+mod manual;
+mod recipes;
+
 use lab::bond::Setup;
 use lab::topology::{Plan, Topology};
 
