@@ -61,7 +61,7 @@ const HELP: &str = "\
 bonding joins several internet links into one fast, safe pipe to a server.
 
   bonding run --config FILE      run the daemon in the foreground
-  bonding status                 the bond and its links (--json, --watch, --routes)
+  bonding status                 the bond and its links (--json, --watch, --routes, --prometheus)
   bonding events                 the last state changes
   bonding reload                 take over what changed in the configuration
   bonding link NAME up|down|reconnect
@@ -139,6 +139,11 @@ pub enum Invocation {
     },
     /// Import an `mlvpn.conf`.
     Import(PathBuf),
+    /// Print the state as figures for Prometheus.
+    Metrics {
+        /// The control socket.
+        socket: PathBuf,
+    },
     /// Measure what the bond and its links carry.
     SpeedTest(speedtest::Options),
     /// Set up a router.
@@ -264,21 +269,30 @@ Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
 
 fn parse_status(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
     const HELP: &str = "\
-bonding status [--json] [--watch | --routes] [--socket PATH]
+bonding status [--json] [--watch | --routes | --prometheus] [--socket PATH]
 
 Shows the bond and each of its links. --watch shows it again every second, --routes shows the addresses, routes and
-rules that the daemon has set, --json prints everything for programs.
+rules that the daemon has set, --json prints everything for programs, --prometheus the figures in the text format of
+Prometheus.
 ";
-    let (mut socket, mut json, mut watch, mut routes) = (PathBuf::from(SOCKET), false, false, false);
+    let (mut socket, mut json, mut watch) = (PathBuf::from(SOCKET), false, false);
+    let (mut routes, mut prometheus) = (false, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
             Long("json") => json = true,
             Short('w') | Long("watch") => watch = true,
             Long("routes") => routes = true,
+            Long("prometheus") => prometheus = true,
             Long("socket") => socket = parser.value()?.into(),
             other => return Err(other.unexpected()),
         }
+    }
+    if prometheus {
+        return match json || watch || routes {
+            true => Err("status: --prometheus stands alone".into()),
+            false => Ok(Invocation::Metrics { socket }),
+        };
     }
     match (routes, watch) {
         (true, true) => Err("status: --routes and --watch do not go together".into()),
@@ -489,6 +503,7 @@ fn run(invocation: Invocation) -> u8 {
             drop(out);
             return status::run(&socket, json, watch);
         }
+        Invocation::Metrics { socket } => return status::metrics(&socket, &mut out),
         Invocation::Routes { socket, json } => return status::routes(&socket, json, &mut out),
         Invocation::Ask { socket, request } => return answer(&socket, &request, &mut out),
         Invocation::Check(file) => check::run(&file, &mut out),
@@ -646,6 +661,7 @@ mod tests {
             ("run -c f --log-level loud", "loud"),
             ("status --jsn", "--jsn"),
             ("status --watch --routes", "do not go together"),
+            ("status --watch --prometheus", "stands alone"),
             ("link adsl1", "give its name"),
             ("link adsl1 sideways", "'sideways'"),
             ("check", "which file"),

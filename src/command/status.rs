@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::text::{Paint, bar, bytes, clean_value, cut, duration, milliseconds, percent, rate, wrap};
 use crate::daemon::control::{Command, ask};
+use crate::daemon::metrics;
 
 /// Cells of a bar.
 const BAR: usize = 9;
@@ -27,6 +28,18 @@ pub fn run(socket: &Path, json: bool, watch: bool) -> u8 {
     // Whoever read our output may have had enough of it.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     0
+}
+
+/// Prints the state as figures for Prometheus; gives the exit code.
+pub fn metrics(socket: &Path, out: &mut dyn io::Write) -> u8 {
+    match ask(socket, &Command::Status) {
+        Ok(status) => {
+            let text = metrics::render(&clean_value(&status));
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            0
+        }
+        Err(error) => super::no_daemon(socket, &error),
+    }
 }
 
 /// Shows what the daemon has set in the kernel; gives the exit code.

@@ -208,6 +208,7 @@ fn read_globals(reader: &mut Reader<'_, '_>, has_peers: bool) -> Globals {
         forwarding: reader.flag("forwarding"),
         trusted_networks: reader.networks("trusted_network").iter().map(IpNet::trunc).collect(),
         client_to_client: reader.flag("client_to_client"),
+        metrics_port: reader.one("metrics_port", value::port),
         control_socket: reader.path("control_socket"),
         control_group: reader.text("control_group"),
         state_dir: reader.path("state_dir"),

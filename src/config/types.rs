@@ -115,6 +115,8 @@ pub struct Globals {
     pub client_to_client: bool,
     /// The path of the control socket.
     pub control_socket: PathBuf,
+    /// The port on loopback where figures for Prometheus are given.
+    pub metrics_port: Option<u16>,
     /// The group (name or number) that may use it beside root.
     pub control_group: Option<String>,
     /// The directory for what must survive a reboot.

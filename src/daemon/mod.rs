@@ -21,6 +21,7 @@ pub mod introduction;
 pub mod kernel;
 mod log;
 pub mod mapping;
+pub mod metrics;
 pub mod network;
 pub mod outside;
 pub mod places;

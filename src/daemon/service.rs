@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::client::{Client, Placing};
@@ -31,7 +31,7 @@ use super::server::Server;
 use super::speedtest::{Pinning, Responder};
 use super::start::{Options, Prepared, StartError};
 use super::watchdog::Watchdog;
-use super::{firewall, introduction, mapping, places};
+use super::{firewall, introduction, mapping, metrics, places};
 use crate::bond::{Endpoint, Event, LinkState, PeerId, Time};
 use crate::config::key::Secret;
 use crate::config::{Cipher, Config, Mode, Role};
@@ -58,6 +58,8 @@ const INBOX: usize = 256;
 enum Message {
     Placed(String, Placing),
     Named(String, io::Result<Vec<std::net::IpAddr>>),
+    /// Somebody wants the figures.
+    Metrics(oneshot::Sender<String>),
     /// A speed test's connection is to stay on a link.
     Pin(Pinning),
     /// A router's key was written into the configuration, or could not be.
@@ -85,6 +87,7 @@ pub struct Daemon {
     firewall: Option<firewall::Keeper>,
     /// A server's.
     responder: Option<Responder>,
+    metrics: Option<metrics::Listener>,
     netlink: Netlink,
     /// Name of the device that traffic is routed into.
     device: String,
@@ -244,6 +247,7 @@ impl Daemon {
             network,
             firewall,
             responder: None,
+            metrics: None,
             netlink,
             device,
             tunnel,
@@ -280,6 +284,7 @@ impl Daemon {
             daemon.take_report(&report);
         }
         daemon.respond();
+        daemon.show_metrics();
         Ok(daemon)
     }
 
@@ -486,6 +491,16 @@ impl Daemon {
         }
     }
 
+    /// Listens for those who collect figures.
+    fn show_metrics(&mut self) {
+        self.metrics = None;
+        let Some(port) = self.config.globals.metrics_port else { return };
+        match metrics::Listener::start(port, &self.tell, Message::Metrics) {
+            Ok(listener) => self.metrics = Some(listener),
+            Err(error) => log::warn!("nobody listens on 'metrics_port' {port}: {error}"),
+        }
+    }
+
     fn take_firewall(&mut self, state: firewall::State) {
         match (state.problem, state.table) {
             (Some(problem), _) => self.event(None, None, "no address translation", &problem),
@@ -525,6 +540,9 @@ impl Daemon {
 
     fn take_message(&mut self, message: Message) {
         match message {
+            Message::Metrics(answer) => {
+                let _ = answer.send(metrics::render(&self.status()));
+            }
             Message::Pin(pinning) => self.pin_for(pinning),
             Message::Introduced(_, Ok(())) => {
                 self.reload();

@@ -1,7 +1,7 @@
 //! The recipes of the manual, each in the network of its author, with his addresses.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -317,6 +317,12 @@ fn ten_minutes() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(web.accept().expect("a caller").1.ip(), ip(INET));
+
+    let mut stream = network.server.run(|| TcpStream::connect("127.0.0.1:9550")).expect("it listens");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is asked");
+    let mut figures = String::new();
+    stream.read_to_string(&mut figures).expect("it answers");
+    assert!(figures.contains("\nbonding_peer_up{peer=\"home\"} 1\n"), "{figures}");
 }
 
 /// What netifd says of an interface.

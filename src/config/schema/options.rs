@@ -173,6 +173,12 @@ const GLOBALS: &[OptionSpec] = &[
         "Whether peers may reach each other through this server.",
     )),
     advanced(
+        "metrics_port",
+        Kind::Port,
+        "",
+        "A TCP port on loopback where Prometheus finds figures: http://127.0.0.1:PORT/metrics.",
+    ),
+    advanced(
         "control_socket",
         Kind::Path,
         "/var/run/bonding.sock",

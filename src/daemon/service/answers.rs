@@ -121,7 +121,7 @@ impl Daemon {
         }
     }
 
-    fn status(&self) -> serde_json::Value {
+    pub(super) fn status(&self) -> serde_json::Value {
         let now = now();
         let (mut listen, mut links) = (Vec::new(), BTreeMap::new());
         let peers = match &self.side {

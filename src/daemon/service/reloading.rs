@@ -46,7 +46,11 @@ impl Daemon {
             log::set_max_level(config.globals.log_level);
         }
         let moved = self.config.bond.addresses != config.bond.addresses;
+        let metrics = self.config.globals.metrics_port != config.globals.metrics_port;
         self.config = config;
+        if metrics {
+            self.show_metrics();
+        }
         if moved {
             self.respond();
         }
