@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Time;
+use super::competition::{Competition, Sight, Verdict};
 use super::window::Windowed;
 use super::wire::{NO_DELAY, Report, TICK_NANOS, tick_distance};
 
@@ -62,6 +63,8 @@ const BUSY_NOISE: f64 = 2.5;
 const BUSY_SPAN: f64 = 0.1;
 /// A rate this much above that of the busy line is too high.
 const TOO_FAST: f64 = 1.15;
+/// A base that has to move up twice within this time is not the path's.
+const MOVED_AGAIN: Duration = Duration::from_secs(4);
 const HISTORY: usize = 256;
 /// A queue that was reported longer ago than this is taken to have drained.
 const FRESH: Duration = Duration::from_millis(200);
@@ -77,6 +80,8 @@ pub struct Context {
     pub newest: Option<(Time, Duration)>,
     /// Packets of the recent past that were lost, as a share.
     pub loss: f64,
+    /// Packets that this report shows to be lost.
+    pub lost: u64,
 }
 
 struct Sample {
@@ -122,7 +127,12 @@ pub struct Capacity {
     peak: Windowed<f64>,
     /// What it delivered while there was a queue.
     full_rate: Windowed<f64>,
+    /// The most it has delivered in the last minutes, or as a train.
+    largest: Windowed<f64>,
     congested: Option<Congestion>,
+    /// When the base was last moved up, and what it was before.
+    moved: Option<(Time, [Option<f64>; 2])>,
+    competition: Option<Competition>,
     /// Seconds for which the line has been busy without a break, and bytes delivered in them.
     busy: Option<(f64, f64)>,
     updated: Time,
@@ -165,7 +175,10 @@ impl Capacity {
             delivery: 0.0,
             peak: Windowed::largest(Duration::from_secs(10)),
             full_rate: Windowed::largest(Duration::from_secs(10)),
+            largest: Windowed::largest(Duration::from_secs(120)),
             congested: None,
+            moved: None,
+            competition: None,
             busy: None,
             updated: now,
         };
@@ -244,7 +257,8 @@ impl Capacity {
     }
 
     /// A train of packets arrived at this rate, in bytes a second: a first guess.
-    pub fn seed(&mut self, rate: f64) {
+    pub fn seed(&mut self, rate: f64, now: Time) {
+        self.largest.push(SEED_SHARE * rate, now);
         if !self.known && self.startup {
             self.rate = SEED_SHARE * rate;
             self.doubling = SEEDED_DOUBLING;
@@ -260,6 +274,8 @@ impl Capacity {
         self.last = None;
         self.reference = None;
         self.congested = None;
+        self.moved = None;
+        self.competition = None;
         self.base_met = now;
         self.expect();
     }
@@ -409,10 +425,38 @@ impl Capacity {
 
     fn steer(&mut self, delivery: f64, idle: f64, context: Context, span: f64, elapsed: f64, now: Time) {
         self.peak.push(delivery, now);
+        self.largest.push(delivery, now);
         let target = self.target();
         let queue = self.queue_delay;
-        self.watch_for_longer_path(queue, target, context, elapsed, now);
+        if self.competition.is_none() {
+            self.watch_for_longer_path(queue, target, context, elapsed, now);
+        }
         let full = idle < FULL_IDLE;
+        self.growing = self.competition.as_ref().is_some_and(Competition::is_testing);
+        if let Some(competition) = &mut self.competition {
+            let sight = Sight {
+                delivery: delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)),
+                full,
+                lost: context.lost > 0,
+                loss: context.loss,
+                queue,
+                target,
+                noise: self.noise,
+                rtt: context.rtt,
+                elapsed,
+            };
+            match competition.step(&sight, now) {
+                Verdict::Rate(rate) => self.rate = rate,
+                Verdict::Over(left) => {
+                    self.competition = None;
+                    self.rate = self.rate.min(sight.delivery);
+                    self.moved = Some((now, [self.base[0].get(), self.base[1].get()]));
+                    self.move_base(left, now);
+                }
+            }
+            self.bound();
+            return;
+        }
         if let Some(busy) = self.busy_rate()
             && self.rate > TOO_FAST * busy
         {
@@ -491,16 +535,37 @@ impl Capacity {
             *state = Congestion { since: now, worst: queue, drained: 0.0 };
             return;
         }
-        let shift = queue - 0.25 * target;
+        self.congested = None;
+        let before = [self.base[0].get(), self.base[1].get()];
+        match self.moved {
+            // A path does not become longer again and again.
+            Some((at, old)) if now.since(at) < MOVED_AGAIN => {
+                for (base, old) in self.base.iter_mut().zip(old) {
+                    if let Some(old) = old {
+                        base.restart(old, now);
+                    }
+                }
+                let capacity = self.largest.get().unwrap_or(self.rate);
+                self.competition = Some(Competition::new(self.rate, capacity, now));
+                self.moved = None;
+            }
+            _ => {
+                self.moved = Some((now, before));
+                self.move_base(queue - 0.25 * target, now);
+                self.gain = 0.2;
+            }
+        }
+    }
+
+    /// So much of the delay, in seconds, is no queue.
+    fn move_base(&mut self, shift: f64, now: Time) {
         for base in &mut self.base {
             if let Some(value) = base.get() {
                 base.restart(value + shift, now);
             }
         }
         self.queue.iter_mut().for_each(|(_, q)| *q = (*q - shift).max(0.0));
-        self.queue_delay = (queue - shift).max(0.0);
-        self.gain = 0.2;
-        self.congested = None;
+        self.queue_delay = (self.queue_delay - shift).max(0.0);
     }
 
     /// Now and then the queue is emptied, so that the base delay is not forgotten under lasting load.

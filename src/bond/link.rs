@@ -453,6 +453,7 @@ impl Link {
             rtt: self.rtt.smoothed_or(Duration::from_millis(100)).as_secs_f64(),
             newest: settled.newest_sent,
             loss: self.loss,
+            lost: settled.lost,
         };
         if self.is_training(now) {
             self.capacity.report_train(report, now);
@@ -476,7 +477,7 @@ impl Link {
         self.train_until = None;
         let seconds = f64::from(ticks.max(1)) * super::wire::TICK_NANOS as f64 / 1e9;
         let rate = f64::from(bytes) / seconds;
-        self.capacity.seed(rate);
+        self.capacity.seed(rate, now);
         self.pacer.set_rate(self.capacity.rate());
         // A short train on a quick line, or between two moods of a radio, says little: a longer one follows.
         let packets = (rate * TRAIN_TIME / TRAIN_PACKET as f64) as u8;

@@ -13,6 +13,7 @@ pub mod announcement;
 pub mod capacity;
 pub mod cipher;
 pub mod class;
+mod competition;
 mod cookie;
 pub mod endpoint;
 pub mod ethernet;

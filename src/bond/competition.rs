@@ -1,0 +1,232 @@
+//! Shares a line with senders outside the bond that keep its queue filled.
+//!
+//! Who yields to every queue gets nothing beside a sender that yields to loss only, such as a TCP with CUBIC. While
+//! there is one, the rate grows by packets a round trip and falls at a loss, as its does (RFC 9438, 4.3); but a bond stands
+//! for several flows, and does not go below a share of what the line is known to carry. From time to time the rate is halved for a moment: if the queue then falls to a level and stays there, the others have
+//! gone, and the delay counts again.
+
+use std::time::Duration;
+
+use super::Time;
+
+const PACKET: f64 = 1500.0;
+/// What is left of the rate after a loss.
+const DECREASE: f64 = 0.8;
+/// Packets by which the rate grows in a round trip: a bond stands for several flows.
+const INCREASE: f64 = 2.0;
+/// The share of the line that is not given up, as long as that costs little loss.
+const LEAST_SHARE: f64 = 0.4;
+/// Above this loss, the line is no longer what it was.
+const HIGH_LOSS: f64 = 0.05;
+/// The others are looked for first after so long, and then so often.
+const FIRST_TEST: Duration = Duration::from_millis(1_500);
+const TEST_INTERVAL: Duration = Duration::from_secs(8);
+/// Not so soon after a loss.
+const CALM: Duration = Duration::from_millis(800);
+/// Share of the rate during a test.
+const TEST_SHARE: f64 = 0.4;
+/// The queue changes by less than this (in seconds) in the last part of a test when nobody else fills it.
+const LEVEL: f64 = 0.001;
+/// It falls to less than this part of what it was when all of it was ours; if it falls less, so many tests must agree.
+const LEAST_FALL: f64 = 0.5;
+const MAX_DOUBTS: u8 = 4;
+/// Others that have left the queue empty for so long have gone.
+const EMPTY: Duration = Duration::from_secs(1);
+
+/// What is seen of the link.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    /// Bytes a second delivered, if there had always been something to send.
+    pub delivery: f64,
+    /// There was always something to send.
+    pub full: bool,
+    /// Packets were lost since the last report.
+    pub lost: bool,
+    /// Share of the recent packets that were lost.
+    pub loss: f64,
+    /// The delay above the base, in seconds, and how much of it is wanted.
+    pub queue: f64,
+    /// The aimed-at queue, in seconds.
+    pub target: f64,
+    /// How far the delay strays by itself, in seconds.
+    pub noise: f64,
+    /// Round-trip time, in seconds.
+    pub rtt: f64,
+    /// Seconds since the last report.
+    pub elapsed: f64,
+}
+
+/// What follows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// Send at this rate, in bytes a second.
+    Rate(f64),
+    /// The others have gone; this much delay, in seconds, is left, which is not a queue.
+    Over(f64),
+}
+
+struct Test {
+    /// The queue when it began.
+    before: f64,
+    end: Time,
+    /// Smallest and largest delay of the last part.
+    range: Option<(f64, f64)>,
+    lost: bool,
+    last_part: Time,
+}
+
+/// The state of one link that is shared.
+pub struct Competition {
+    rate: f64,
+    floor: f64,
+    next_test: Time,
+    test: Option<Test>,
+    last_cut: Time,
+    met_queue: Time,
+    doubts: u8,
+}
+
+impl Competition {
+    /// Begins with a rate on a line that once carried `capacity`, both in bytes a second.
+    pub fn new(rate: f64, capacity: f64, now: Time) -> Self {
+        let floor = LEAST_SHARE * capacity;
+        Competition {
+            rate: rate.max(floor),
+            floor,
+            next_test: now + FIRST_TEST,
+            test: None,
+            last_cut: now,
+            met_queue: now,
+            doubts: 0,
+        }
+    }
+
+    /// The rate is low for a moment only.
+    pub fn is_testing(&self) -> bool {
+        self.test.is_some()
+    }
+
+    /// Takes a step at a report.
+    pub fn step(&mut self, sight: &Sight, now: Time) -> Verdict {
+        if sight.queue >= sight.target {
+            self.met_queue = now;
+        }
+        if now.since(self.met_queue) >= EMPTY {
+            return Verdict::Over(0.0);
+        }
+        if let Some(test) = &mut self.test {
+            test.lost |= sight.lost;
+            if now >= test.last_part {
+                let (low, high) = test.range.unwrap_or((sight.queue, sight.queue));
+                test.range = Some((low.min(sight.queue), high.max(sight.queue)));
+            }
+            if now < test.end {
+                return Verdict::Rate(self.rate * TEST_SHARE);
+            }
+            let before = test.before;
+            // After a loss the others yield for a while.
+            let level = test.range.filter(|(low, high)| high - low < LEVEL + 2.0 * sight.noise && !test.lost);
+            self.test = None;
+            self.next_test = now + TEST_INTERVAL;
+            self.last_cut = now;
+            let Some((low, _)) = level else {
+                self.doubts = 0;
+                return Verdict::Rate(self.rate);
+            };
+            // Others may keep a queue level for a moment, but not again and again.
+            self.doubts += 1;
+            if low < LEAST_FALL * before || self.doubts >= MAX_DOUBTS {
+                return Verdict::Over(low);
+            }
+            return Verdict::Rate(self.rate);
+        }
+        if now >= self.next_test && sight.full && now.since(self.last_cut) >= CALM {
+            let length = 2.0 * sight.queue + sight.rtt;
+            let end = now + Duration::from_secs_f64(1.75 * length);
+            self.test = Some(Test {
+                before: sight.queue,
+                end,
+                range: None,
+                lost: false,
+                last_part: now + Duration::from_secs_f64(length),
+            });
+            return Verdict::Rate(self.rate * TEST_SHARE);
+        }
+        let rtt = sight.rtt.max(0.005);
+        if sight.lost {
+            if now.since(self.last_cut).as_secs_f64() > rtt {
+                if sight.loss > HIGH_LOSS {
+                    self.floor *= DECREASE;
+                }
+                self.rate = (self.rate * DECREASE).max(self.floor.min(self.rate));
+                self.last_cut = now;
+            }
+        } else if sight.full {
+            let step = INCREASE * PACKET / rtt;
+            let ceiling = (1.25 * sight.delivery + step).max(self.rate);
+            self.rate = (self.rate + step * sight.elapsed / rtt).min(ceiling);
+        }
+        Verdict::Rate(self.rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sight(queue: f64, lost: bool) -> Sight {
+        Sight {
+            delivery: 500_000.0,
+            full: true,
+            lost,
+            loss: 0.01,
+            queue,
+            target: 0.005,
+            noise: 0.0,
+            rtt: 0.1,
+            elapsed: 0.02,
+        }
+    }
+
+    #[test]
+    fn the_rate_grows_by_two_packets_a_round_trip_and_falls_once_at_a_loss() {
+        let mut competition = Competition::new(500_000.0, 0.0, Time::ZERO);
+        let mut rate = 0.0;
+        for step in 1..=50 {
+            match competition.step(&sight(0.08, false), Time::from_millis(step * 20)) {
+                Verdict::Rate(r) => rate = r,
+                over => panic!("{over:?}"),
+            }
+        }
+        assert!((640_000.0..810_000.0).contains(&rate), "{rate}");
+        for step in 51..=53 {
+            competition.step(&sight(0.1, true), Time::from_millis(step * 20));
+        }
+        assert!(
+            (competition.rate / rate - DECREASE).abs() < 0.01,
+            "three reports of one round trip are one loss"
+        );
+    }
+
+    #[test]
+    fn a_queue_that_falls_to_a_level_is_our_own() {
+        for (slope, others) in [(0.0, false), (0.0005, true)] {
+            let mut competition = Competition::new(500_000.0, 0.0, Time::ZERO);
+            let mut queue: f64 = 0.1;
+            let mut over = None;
+            for step in 1..1_000 {
+                match competition.step(&sight(queue, false), Time::from_millis(step * 20)) {
+                    Verdict::Rate(_) if competition.test.is_some() => {
+                        queue = (queue - 0.01).max(0.025 + slope * step as f64)
+                    }
+                    Verdict::Rate(_) => {}
+                    Verdict::Over(left) => {
+                        over = Some(left);
+                        break;
+                    }
+                }
+            }
+            assert_eq!(over, (!others).then_some(0.025), "slope {slope}");
+        }
+    }
+}
