@@ -5,9 +5,9 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
-use bonding::command::check;
 use bonding::config;
 
 struct Case<'a> {
@@ -27,17 +27,19 @@ fn cases(text: &str) -> Vec<Case<'_>> {
         .collect()
 }
 
-/// What `bonding check` prints about `file`, under the name `bonding`, and its exit code.
+/// What the program's `check` prints about `file`, under the name `bonding`, and its exit code.
 fn check(directory: &Path, title: &str, file: &str) -> (String, u8) {
     let name: String = title.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let path = directory.join(name);
     // What cannot be seen in a table is written ␍ (\r), ␀ (\0), ␄ (the file ends here, without a newline).
     let text = format!("{file}\n").replace('␍', "\r").replace('␀', "\0").replace("␄\n", "");
     fs::write(&path, text).expect("the test's own directory can be written");
-    let mut out = Vec::new();
-    let code = check::run(&path, &mut out).expect("writing to memory does not fail");
-    let text =
-        String::from_utf8(out).expect("messages are UTF-8").replace(&path.display().to_string(), "bonding");
+    let output = Command::new(env!("CARGO_BIN_EXE_bonding")).arg("check").arg(&path).output();
+    let output = output.expect("the program runs");
+    assert!(output.stderr.is_empty(), "{title}: {}", String::from_utf8_lossy(&output.stderr));
+    let code = output.status.code().and_then(|code| u8::try_from(code).ok()).expect("it exits");
+    let text = String::from_utf8(output.stdout).expect("messages are UTF-8");
+    let text = text.replace(&path.display().to_string(), "bonding");
     (text.trim_end().to_owned(), code)
 }
 

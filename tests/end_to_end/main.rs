@@ -9,6 +9,7 @@ mod firewall;
 mod hooks;
 mod kill;
 mod mtu;
+mod peers;
 mod privileges;
 mod rekey;
 mod reload;

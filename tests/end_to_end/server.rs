@@ -69,7 +69,7 @@ impl Server {
     }
 }
 
-fn drops(status: &Value, reason: &str) -> u64 {
+pub fn drops(status: &Value, reason: &str) -> u64 {
     status["endpoint"]["drops"][reason].as_u64().unwrap_or(0)
 }
 

@@ -1,0 +1,111 @@
+//! Three routers on one server, and one of them lies about who it is.
+
+use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use lab::bond::{End, links_in_state};
+use lab::namespace::{Namespace, Process, Route};
+use lab::prefix::Prefix;
+use lab::scenario::Scenario;
+use lab::topology::{Plan, Topology};
+use lab::traffic::{Echo, Tcp};
+
+use crate::network;
+use crate::server::{Server, drops};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const SPOOFED: &str = "inner source not allowed";
+
+/// A router with one line to the server, which is not emulated.
+struct Router {
+    namespace: Namespace,
+    _daemon: Process,
+    /// Its address in the bond.
+    inside: IpAddr,
+}
+
+fn prefix(text: String) -> Prefix {
+    let (address, length) = text.split_once('/').expect("a prefix");
+    Prefix { address: address.parse().expect("an address"), length: length.parse().expect("a length") }
+}
+
+impl Router {
+    fn start(network: &Topology, server: &Server, number: u8) -> Router {
+        let name = format!("router{number}");
+        let namespace = Namespace::new(&name).expect("a namespace");
+        namespace.add_veth("wan0", &network.server, &name).expect("a line");
+        let gateway = format!("172.16.{number}.1");
+        namespace.add_address("wan0", prefix(format!("172.16.{number}.2/24"))).expect("an address");
+        network.server.add_address(&name, prefix(format!("{gateway}/24"))).expect("an address");
+        let gateway = gateway.parse().expect("an address");
+        namespace.add_route(&Route::default_via(gateway).device("wan0").metric(9)).expect("a route");
+        let line = server.add_peer(&[&name, "--lan", &format!("192.168.{number}.0/24")]);
+        let config = server.router_file(&name);
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_bonding"));
+            command.args(arguments);
+            command
+        };
+        let join = run(&["join", &line, "--wan", "wan0", "--config", &config]);
+        let joined = namespace.execute(join, LIMIT).expect("it runs");
+        assert!(joined.status.success(), "{:?}", joined.output);
+        let daemon = namespace.spawn(run(&["run", "--config", &config])).expect("the daemon starts");
+        let up = |status: &serde_json::Value| links_in_state(status, "up") == 1 + usize::from(number);
+        server.bond.wait_for(End::Server, LIMIT, up).expect("the router is let in");
+        let own = namespace.addresses("bond0").expect("it has a device");
+        let inside = own.iter().map(|own| own.address).find(IpAddr::is_ipv4).expect("an address in the bond");
+        Router { namespace, _daemon: daemon, inside }
+    }
+
+    fn reaches(&self, to: IpAddr) -> bool {
+        let echo = Echo::new(&self.namespace, to).count(5).timeout(Duration::from_millis(500));
+        echo.ping().is_ok_and(|report| report.received > 0)
+    }
+}
+
+#[test]
+fn routers_are_kept_apart_and_a_false_source_is_dropped_and_counted() {
+    let Some(network) = network("three routers", Plan::new(Scenario::sym2())) else { return };
+    let mut server = Server::start(&network);
+    let line = server.add_peer(&["home", "--lan", "192.168.1.0/24"]);
+    server.join(&line, &server.router_file("client")).expect("the router joins");
+    server.bond.launch(End::Client).expect("the router starts");
+    server.bond.wait_until_up(2, LIMIT).expect("the router is let in");
+    let routers = [2, 3].map(|number| Router::start(&network, &server, number));
+
+    for router in &routers {
+        assert!(router.reaches(Topology::INET_V4), "the world is reached");
+    }
+    let [honest, liar] = &routers;
+    assert!(!honest.reaches(liar.inside) && !liar.reaches(honest.inside), "they do not reach each other");
+
+    // A download of the first router goes on while the third one sends in the name of the second one's LAN.
+    let download =
+        Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(30).start().expect("a download");
+    assert!(download.wait_for_bytes(500_000, LIMIT), "it runs");
+    let before = drops(&server.bond.status(End::Server).expect("a status"), SPOOFED);
+    let listener = network.inet.run(|| UdpSocket::bind("0.0.0.0:4000")).expect("a socket");
+    listener.set_read_timeout(Some(LIMIT)).expect("a time-out");
+    liar.namespace.add_address("lo", prefix("192.168.2.77/32".into())).expect("a stolen address");
+    let forged = liar.namespace.run(|| UdpSocket::bind("192.168.2.77:0")).expect("a socket");
+    for _ in 0..100 {
+        forged.send_to(b"forged", (Topology::INET_V4, 4000)).expect("it is sent");
+    }
+    server
+        .bond
+        .wait_for(End::Server, LIMIT, |status| drops(status, SPOOFED) >= before + 100)
+        .expect("each is counted");
+    // Its own packets pass, and are all that has passed.
+    let true_one = liar.namespace.run(|| UdpSocket::bind((liar.inside, 0))).expect("a socket");
+    true_one.send_to(b"true", (Topology::INET_V4, 4000)).expect("it is sent");
+    let mut buffer = [0; 100];
+    let (length, _) = listener.recv_from(&mut buffer).expect("it arrives");
+    assert_eq!(&buffer[..length], b"true");
+
+    let more = download.received() + 500_000;
+    assert!(download.wait_for_bytes(more, LIMIT), "the first router has not noticed");
+    let report = download.stop();
+    assert!(report.longest_gap.length < Duration::from_secs(1), "{:?}", report.longest_gap);
+    assert!(honest.reaches(Topology::INET_V4), "nor has the second");
+}
