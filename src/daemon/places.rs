@@ -118,12 +118,11 @@ impl Names {
     /// Knows these names from now on and no others.
     pub fn retain(&mut self, names: impl Iterator<Item = String>) {
         let mut before = std::mem::take(&mut self.entries);
-        self.entries = names
-            .map(|name| {
-                let entry = before.remove(&name).unwrap_or_default();
-                (name, entry)
-            })
-            .collect();
+        // Most links have the same name.
+        for name in names {
+            let known = before.remove(&name);
+            self.entries.entry(name).or_insert_with(|| known.unwrap_or_default());
+        }
     }
 
     /// The addresses of a name, as far as they are known.
@@ -228,6 +227,16 @@ mod tests {
         }
         assert_eq!(names.addresses("a.example"), [address]);
         assert_eq!(names.error("a.example"), Some("no such host"));
+    }
+
+    #[test]
+    fn a_name_that_several_links_share_is_not_forgotten() {
+        let mut names = known(&["a.example"]);
+        names.answer("a.example", Ok(vec!["192.0.2.1".parse().unwrap()]), seconds(1));
+        names.retain(["a.example", "b.example", "a.example"].map(str::to_owned).into_iter());
+        assert_eq!(names.addresses("a.example").len(), 1);
+        names.retain(std::iter::once("b.example".to_owned()));
+        assert!(names.addresses("a.example").is_empty());
     }
 
     #[test]
