@@ -1,17 +1,30 @@
 //! Where log messages go: standard error, for procd and systemd to take up, or the system's log.
 
-use log::{LevelFilter, Log, Metadata, Record};
+use std::io::Write as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Where every system's log daemon listens.
+const SOCKET: &str = "/dev/log";
+
+/// Facility `daemon` (RFC 3164, section 4.1.1), at its place in a message's priority.
+const DAEMON: u8 = 3 << 3;
+
+/// What libraries say below a warning is theirs.
+fn is_wanted(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("bonding") || metadata.level() <= Level::Warn
+}
 
 struct Stderr;
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // What libraries say below a warning is theirs.
-        metadata.target().starts_with("bonding") || metadata.level() <= log::Level::Warn
+        is_wanted(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        use std::io::Write as _;
         if self.enabled(record.metadata()) {
             // Nobody is left to be told when standard error is gone.
             let _ = writeln!(std::io::stderr(), "{:<5} {}", record.level(), record.args());
@@ -21,12 +34,101 @@ impl Log for Stderr {
     fn flush(&self) {}
 }
 
+/// The system's log. Each message is addressed anew, so that the log daemon may come and go; none waits for it, because
+/// packets would wait as well.
+struct Syslog {
+    socket: UnixDatagram,
+    path: &'static Path,
+}
+
+impl Syslog {
+    /// `None` where nobody listens.
+    fn open(path: &'static Path) -> Option<Syslog> {
+        let socket = UnixDatagram::unbound().ok()?;
+        socket.set_nonblocking(true).ok()?;
+        path.exists().then_some(Syslog { socket, path })
+    }
+}
+
+impl Log for Syslog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        is_wanted(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // The log daemon knows the time.
+        let line =
+            format!("<{}>bonding[{}]: {}", priority(record.level()), std::process::id(), record.args());
+        if self.socket.send_to(line.as_bytes(), self.path).is_err() {
+            Stderr.log(record);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn priority(level: Level) -> u8 {
+    DAEMON
+        | match level {
+            Level::Error => 3,
+            Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug | Level::Trace => 7,
+        }
+}
+
 /// Sets the log up, once for the whole program. Falls back to standard error where there is no system log.
 pub fn init(syslog: bool, level: LevelFilter) {
-    if syslog && syslog::init(syslog::Facility::LOG_DAEMON, level, Some("bonding")).is_ok() {
-        return;
-    }
-    if log::set_logger(&Stderr).is_ok() {
+    let system = syslog.then(|| Syslog::open(Path::new(SOCKET))).flatten();
+    let set = match system {
+        Some(system) => log::set_boxed_logger(Box::new(system)),
+        None => log::set_logger(&Stderr),
+    };
+    if set.is_ok() {
         log::set_max_level(level);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_reach_a_log_daemon_that_comes_and_goes() {
+        let folder = std::env::temp_dir().join(format!("bonding-log-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path: &'static Path = Box::leak(folder.join("log").into_boxed_path());
+        assert!(Syslog::open(path).is_none(), "nobody listens");
+
+        let say = |system: &Syslog, level, target: &str| {
+            let record =
+                Record::builder().level(level).target(target).args(format_args!("a link is up")).build();
+            system.log(&record);
+        };
+        let mut system = None;
+        for _ in 0..2 {
+            let daemon = UnixDatagram::bind(path).unwrap();
+            daemon.set_nonblocking(true).unwrap();
+            let system = system.get_or_insert_with(|| Syslog::open(path).unwrap());
+            say(system, Level::Info, "bonding::daemon");
+            say(system, Level::Debug, "tokio");
+            let mut buffer = [0; 100];
+            let length = daemon.recv(&mut buffer).unwrap();
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            assert_eq!(text, format!("<30>bonding[{}]: a link is up", std::process::id()));
+            assert!(daemon.recv(&mut buffer).is_err(), "what libraries have to say is left out");
+            std::fs::remove_file(path).unwrap();
+            // Goes to standard error.
+            say(system, Level::Info, "bonding::daemon");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn priorities() {
+        assert_eq!([Level::Error, Level::Warn, Level::Info, Level::Trace].map(priority), [27, 28, 30, 31]);
     }
 }
