@@ -13,6 +13,7 @@ help:
 	@echo 'make test-luci    the web pages in a headless Chromium (needs node, npm, chromium); pictures in target/luci'
 	@echo 'make bench-bond   goodput, ping, cuts and changes over emulated lines (about seven minutes)'
 	@echo 'make bench-core   instructions for each packet, the same in every run (about two minutes; needs valgrind)'
+	@echo 'make test-openwrt ROOTFS=FILE    the package on a real OpenWrt, from install to remove (about two minutes)'
 	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go (about four minutes)'
 	@echo 'make cross TARGET=mipsel        a static program for a router: x86_64, aarch64, armv7hf, mipsel, mips'
 	@echo 'make ipk ARCH=mipsel_24kc       its packages for opkg; make apk for apk (OpenWrt 25.12 and later)'
@@ -48,11 +49,23 @@ bench-raw:
 	$(CARGO) build --release --package lab --bin bench-raw
 	@target/release/bench-raw target/release/bonding --json target/bench-raw.json
 
-.PHONY: cross ipk apk
+.PHONY: cross test-cross sizes test-openwrt ipk apk
 
 # A router's program and its packages. TARGET: x86_64, aarch64, armv7hf, mipsel, mips; ARCH: OpenWrt's word for it.
 cross:
 	@scripts/cross $(TARGET)
+
+# Runs it, and the tests of keys, ciphers, sessions and configuration, by qemu-user.
+test-cross:
+	@scripts/test-cross $(TARGET)
+
+# How large it is for each kind of router.
+sizes:
+	@scripts/sizes
+
+# From opkg install to opkg remove. ROOTFS: a folder, or the rootfs.tar.gz of an x86_64 image.
+test-openwrt:
+	@tests/openwrt/run $(ROOTFS)
 
 ipk apk:
 	@scripts/package $@ $(ARCH)
