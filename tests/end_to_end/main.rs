@@ -20,7 +20,8 @@ mod speedtest;
 mod throughput;
 mod watchdog;
 
-// What the manual says.
+// What is packed, and what the manual says.
+mod deb;
 mod manual;
 mod recipes;
 
