@@ -1,19 +1,22 @@
 //! `bonding speedtest`: what one TCP connection carries between this router and its server, down and up, over the whole
 //! bond and over each link alone.
 //!
-//! With `--json` each line is an object: `start`, then for each measurement some `progress` and one `result`, at last
-//! `done` with all results.
+//! With `--json` each line is an object. Its `phase` is `latency` at first, then `download` or `upload`, each with the
+//! share of all that is done (`progress`), the `link` (null for the bond) and the `rate` so far; the last line of a
+//! measurement has its result. At last comes `done`, with all results. Rates are in bits a second.
 
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::text::{bar, rate};
+use super::text::{bar, milliseconds, rate};
 use crate::bond::LinkId;
 use crate::daemon::control::{Command as Request, ask};
 use crate::daemon::speedtest::{Direction, Order, UNSENT};
@@ -29,6 +32,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Nothing comes for so long: it is over.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// Round trips that are measured before there is a load, and the pause between those under load.
+const ROUND_TRIPS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Between two updates of the bar.
 const UPDATE: Duration = Duration::from_millis(200);
@@ -90,9 +97,18 @@ pub fn run(options: &Options, out: &mut dyn Write) -> io::Result<u8> {
     };
     let mut screen = Screen { out, json: options.json, bar: io::stdout().is_terminal() && !options.json };
     screen.start(&legs, options.seconds)?;
+    let idle = match (0..ROUND_TRIPS).map(|_| round_trip(&plan)).collect::<io::Result<Vec<_>>>() {
+        Ok(idle) => idle,
+        Err(error) => return Ok(super::failure(&format!("speedtest: {error}"))),
+    };
+    let mut delays = Delays { idle, loaded: Vec::new() };
     let mut outcomes = Vec::new();
     for (number, leg) in legs.iter().enumerate() {
-        let outcome = match measure(&plan, leg, options, (number, legs.len()), &mut screen) {
+        // Only the whole bond is under load while the whole bond is measured.
+        let pinging = leg.link.is_none().then(|| Pinging::start(&plan));
+        let measured = measure(&plan, leg, options, (number, legs.len()), &mut screen);
+        delays.loaded.extend(pinging.into_iter().flat_map(Pinging::stop));
+        let outcome = match measured {
             Ok(outcome) => outcome,
             Err(error) => {
                 screen.clear()?;
@@ -102,7 +118,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> io::Result<u8> {
         screen.result(leg, &outcome)?;
         outcomes.push(outcome);
     }
-    screen.end(&outcomes)?;
+    screen.end(&outcomes, &mut delays)?;
     Ok(0)
 }
 
@@ -240,6 +256,53 @@ fn connect(plan: &Value) -> io::Result<TcpStream> {
     result
 }
 
+/// The time that a connection takes to be made: one round trip.
+fn round_trip(plan: &Value) -> io::Result<Duration> {
+    let start = Instant::now();
+    connect(plan).map(|_| start.elapsed())
+}
+
+/// Round trips.
+struct Delays {
+    idle: Vec<Duration>,
+    loaded: Vec<Duration>,
+}
+
+/// The one in the middle, in milliseconds.
+fn median(durations: &mut [Duration]) -> Option<f64> {
+    durations.sort_unstable();
+    durations.get(durations.len() / 2).map(|middle| middle.as_secs_f64() * 1_000.0)
+}
+
+/// Measures round trips while something else goes on.
+struct Pinging {
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Vec<Duration>>,
+}
+
+impl Pinging {
+    fn start(plan: &Value) -> Pinging {
+        let over = Arc::new(AtomicBool::new(false));
+        let (plan, is_over) = (plan.clone(), over.clone());
+        let thread = std::thread::spawn(move || {
+            let mut delays = Vec::new();
+            // Not before there is a load.
+            std::thread::sleep(PAUSE * 2);
+            while !is_over.load(Ordering::Relaxed) {
+                delays.extend(round_trip(&plan));
+                std::thread::sleep(PAUSE);
+            }
+            delays
+        });
+        Pinging { over, thread }
+    }
+
+    fn stop(self) -> Vec<Duration> {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
 fn download(
     mut stream: TcpStream,
     end: Duration,
@@ -308,7 +371,10 @@ impl Screen<'_> {
     fn start(&mut self, legs: &[Leg], seconds: u64) -> io::Result<()> {
         let total = legs.len() as u64 * seconds;
         if self.json {
-            return self.line(&json!({ "phase": "start", "measurements": legs.len(), "seconds": total }));
+            let (measurements, progress) = (legs.len(), 0.0);
+            return self.line(&json!({
+                "phase": "latency", "progress": progress, "measurements": measurements, "seconds": total,
+            }));
         }
         writeln!(self.out, "one TCP connection with the server, {seconds} s each, {total} s in all")?;
         self.out.flush()
@@ -318,11 +384,10 @@ impl Screen<'_> {
         let percent = (done * 100.0) as u64;
         if self.json {
             return self.line(&json!({
-                "phase": "progress",
+                "phase": leg.direction,
+                "progress": (done * 1_000.0).round() / 1_000.0,
                 "link": leg.link.as_ref().map(|(name, _)| name),
-                "direction": leg.direction,
-                "bits_per_second": bits_per_second,
-                "percent": percent,
+                "rate": bits_per_second,
             }));
         }
         if self.bar {
@@ -345,7 +410,10 @@ impl Screen<'_> {
     fn result(&mut self, leg: &Leg, outcome: &Outcome) -> io::Result<()> {
         if self.json {
             let mut line = json!(outcome);
-            line["phase"] = "result".into();
+            line["phase"] = json!(outcome.direction);
+            if outcome.link.is_none() {
+                line[word(outcome.direction)] = outcome.bits_per_second.into();
+            }
             return self.line(&line);
         }
         self.clear()?;
@@ -354,10 +422,25 @@ impl Screen<'_> {
         self.out.flush()
     }
 
-    fn end(&mut self, outcomes: &[Outcome]) -> io::Result<()> {
+    fn end(&mut self, outcomes: &[Outcome], delays: &mut Delays) -> io::Result<()> {
+        let (idle, loaded) = (median(&mut delays.idle), median(&mut delays.loaded));
         if self.json {
-            return self.line(&json!({ "phase": "done", "results": outcomes }));
+            let of_bond = |direction: Direction| {
+                let mut bonded = outcomes.iter().filter(|outcome| outcome.link.is_none());
+                bonded.find(|outcome| outcome.direction == direction).map(|outcome| outcome.bits_per_second)
+            };
+            return self.line(&json!({
+                "phase": "done",
+                "progress": 1.0,
+                "download": of_bond(Direction::Download),
+                "upload": of_bond(Direction::Upload),
+                "idle_ms": idle,
+                "loaded_ms": loaded,
+                "results": outcomes,
+            }));
         }
+        let loaded = loaded.map(|ms| format!(", {} under load", milliseconds(ms))).unwrap_or_default();
+        writeln!(self.out, "round trip: {} idle{loaded}", milliseconds(idle.unwrap_or_default()))?;
         for direction in [Direction::Download, Direction::Upload] {
             if let Some(share) = share(outcomes, direction) {
                 writeln!(

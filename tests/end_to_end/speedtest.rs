@@ -14,9 +14,15 @@ fn results(bond: &Bond, arguments: &[&str]) -> Vec<Value> {
     let lines: Vec<Value> =
         output.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect();
     let phases: Vec<&str> = lines.iter().filter_map(|line| line["phase"].as_str()).collect();
-    assert_eq!((phases.first(), phases.last()), (Some(&"start"), Some(&"done")), "{phases:?}");
-    assert!(phases.contains(&"progress"), "{phases:?}");
-    lines.last().expect("a line")["results"].as_array().expect("results").clone()
+    assert_eq!((phases.first(), phases.last()), (Some(&"latency"), Some(&"done")), "{phases:?}");
+    assert!(phases.contains(&"download") && phases.contains(&"upload"), "{phases:?}");
+    let progress: Vec<f64> = lines.iter().filter_map(|line| line["progress"].as_f64()).collect();
+    assert!(progress.len() > 4 && progress.is_sorted() && progress.last() == Some(&1.0), "{progress:?}");
+    let last = lines.last().expect("a line");
+    let idle = last["idle_ms"].as_f64().expect("a round trip");
+    assert!((40.0..80.0).contains(&idle), "{idle} ms over lines of 20 ms");
+    println!("round trips: {idle} ms, {} under load", last["loaded_ms"]);
+    last["results"].as_array().expect("results").clone()
 }
 
 /// Down and up.
