@@ -1,5 +1,6 @@
 //! One end of the bond: all its peers, and the way of every datagram to its peer and session.
 
+mod agenda;
 mod handshakes;
 mod pins;
 
@@ -19,7 +20,8 @@ use super::session::OpenError;
 use super::status::EndpointStatus;
 use super::wire::Frame;
 use super::{LinkId, Origin, Packet, Path, PeerId, Pool, Time, Transmit, ip};
-use handshakes::{Handshakes, StagedSettings};
+use agenda::Agenda;
+use handshakes::Handshakes;
 use pins::Pin;
 pub use pins::TcpPorts;
 
@@ -71,11 +73,6 @@ impl Hasher for Unhashed {
     }
 }
 
-struct Entry {
-    peer: Peer,
-    staged: StagedSettings,
-}
-
 /// What a link is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkUse {
@@ -90,7 +87,7 @@ pub struct LinkUse {
 /// One end of the bond.
 pub struct Endpoint {
     keepalive: Duration,
-    entries: BTreeMap<PeerId, Entry>,
+    entries: Agenda,
     next_peer: u32,
     routing: Routing,
     handshakes: Handshakes,
@@ -100,8 +97,8 @@ pub struct Endpoint {
     drops: BTreeMap<&'static str, u64>,
     pool: Pool,
     random: Random,
-    /// The peer that is asked first for its next datagram.
-    turn: PeerId,
+    /// Peers that have something to do; kept for its memory.
+    due: Vec<PeerId>,
     pins: Vec<Pin>,
 }
 
@@ -112,7 +109,7 @@ impl Endpoint {
         let handshakes = Handshakes::new(config, logical_clock_ms, now);
         Endpoint {
             keepalive,
-            entries: BTreeMap::new(),
+            entries: Agenda::default(),
             next_peer: 0,
             routing: Routing::default(),
             handshakes,
@@ -121,7 +118,7 @@ impl Endpoint {
             drops: BTreeMap::new(),
             pool: Pool::new(POOL),
             random,
-            turn: PeerId(0),
+            due: Vec::new(),
             pins: Vec::new(),
         }
     }
@@ -156,13 +153,13 @@ impl Endpoint {
         self.handshakes.add(id, &config);
         let timing = Timing { keepalive: self.keepalive, lifetimes: self.handshakes.lifetimes() };
         let peer = Peer::new(id, config, timing, seed, now);
-        self.entries.insert(id, Entry { peer, staged: StagedSettings::default() });
+        self.entries.insert(peer);
         id
     }
 
     /// Changes a peer's policy, addresses, limits or preshared key; its public key stays.
     pub fn update_peer(&mut self, id: PeerId, config: PeerConfig, now: Time) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         self.routing.set(id, &config.allowed);
         let renew = entry.peer.config.policy != config.policy;
         self.handshakes.update(id, &config);
@@ -177,7 +174,7 @@ impl Endpoint {
         self.routing.remove(id);
         self.handshakes.remove(id);
         self.indices.retain(|_, peer| *peer != id);
-        self.entries.remove(&id);
+        self.entries.remove(id);
     }
 
     /// Server: these secrets, numbered by the caller, and no others, let an unknown key introduce itself: each once, told
@@ -189,7 +186,7 @@ impl Endpoint {
     /// Client: adds a link to a peer, or changes what changed in it.
     pub fn set_link(&mut self, id: PeerId, link: LinkConfig, now: Time) {
         let token = self.token();
-        if let Some(entry) = self.entries.get_mut(&id) {
+        if let Some(entry) = self.entries.get_mut(id) {
             entry.peer.set_link(link, token, now);
             if !entry.peer.sender.has_session() {
                 self.handshakes.call_soon(id, now);
@@ -201,14 +198,14 @@ impl Endpoint {
 
     /// Client: replaces the classes of traffic that are treated in their own way, in both directions.
     pub fn set_classes(&mut self, id: PeerId, classes: &[Class], now: Time) {
-        if let Some(entry) = self.entries.get_mut(&id) {
+        if let Some(entry) = self.entries.get_mut(id) {
             entry.peer.set_classes(classes, now);
         }
     }
 
     /// Client: removes a link.
     pub fn remove_link(&mut self, id: PeerId, link: LinkId, now: Time) {
-        if let Some(entry) = self.entries.get_mut(&id) {
+        if let Some(entry) = self.entries.get_mut(id) {
             entry.peer.remove_link(link, now);
         }
         self.watch(id, now);
@@ -216,7 +213,8 @@ impl Endpoint {
 
     /// Says goodbye to all peers: transmit what [`Endpoint::poll_transmit`] gives then.
     pub fn close(&mut self, now: Time) {
-        for entry in self.entries.values_mut() {
+        for id in self.entries.ids() {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
             let links: Vec<_> = entry.peer.sender.links.iter().map(|l| l.id).collect();
             for link in links {
                 entry.peer.sender.push_frame(link, &Frame::Close, now);
@@ -238,7 +236,7 @@ impl Endpoint {
     pub fn enqueue(&mut self, packet: Packet, now: Time) {
         let peer = ip::destination(&packet).and_then(|destination| self.routing.lookup(destination));
         let pinned = peer.and_then(|peer| self.pinned(peer, &packet, now));
-        let entry = peer.and_then(|peer| self.entries.get_mut(&peer));
+        let entry = peer.and_then(|peer| self.entries.get_mut(peer));
         let Some(entry) = entry else {
             self.count("inner packet for nobody");
             self.pool.put(packet);
@@ -257,7 +255,7 @@ impl Endpoint {
 
     /// Takes an inner packet, or an Ethernet frame (see [`Payload`]), that is to go to `peer` over `link` and no other.
     pub fn enqueue_on(&mut self, peer: PeerId, link: LinkId, packet: Packet, now: Time) {
-        let Some(entry) = self.entries.get_mut(&peer) else {
+        let Some(entry) = self.entries.get_mut(peer) else {
             self.count("inner packet for nobody");
             self.pool.put(packet);
             return;
@@ -301,7 +299,7 @@ impl Endpoint {
 
     /// Does for a peer what is done once for all datagrams of a read.
     fn look_at(&mut self, peer: Option<PeerId>, now: Time) {
-        let Some((id, entry)) = peer.and_then(|id| Some((id, self.entries.get_mut(&id)?))) else { return };
+        let Some((id, entry)) = peer.and_then(|id| Some((id, self.entries.get_mut(id)?))) else { return };
         // Not only before the next packet is sent: what waits longer for its report than others counts as lost.
         entry.peer.send_reports(now);
         self.watch(id, now);
@@ -312,40 +310,29 @@ impl Endpoint {
         if let Some(transmit) = self.handshakes.poll_transmit(out) {
             return Some(transmit);
         }
-        let turn = self.turn;
-        let after = self.entries.range_mut(turn..).map(|(id, entry)| (*id, entry));
-        for (id, entry) in after {
-            entry.peer.send_reports(now);
-            if let Some(transmit) = entry.peer.sender.poll_transmit(now, out) {
-                self.turn = PeerId(id.0.wrapping_add(1));
-                return Some(transmit);
-            }
-        }
-        for (id, entry) in self.entries.range_mut(..turn) {
-            entry.peer.send_reports(now);
-            if let Some(transmit) = entry.peer.sender.poll_transmit(now, out) {
-                self.turn = PeerId(id.0.wrapping_add(1));
-                return Some(transmit);
-            }
-        }
-        self.turn = PeerId(turn.0.wrapping_add(1));
-        None
+        self.entries.ask(|peer| {
+            peer.send_reports(now);
+            peer.sender.poll_transmit(now, out)
+        })
     }
 
     /// When [`Endpoint::handle_timeout`] and [`Endpoint::poll_transmit`] are to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let peers =
-            self.entries.values().flat_map(|e| [e.peer.poll_timeout(), e.peer.receiver.opener.next_expiry()]);
-        peers.flatten().chain(self.handshakes.poll_timeout()).min()
+        self.entries.poll_timeout().into_iter().chain(self.handshakes.poll_timeout()).min()
     }
 
     /// Does what time asks for.
     pub fn handle_timeout(&mut self, now: Time, deliver: &mut dyn FnMut(Origin, &[u8])) {
         let mut events = Vec::new();
-        for entry in self.entries.values_mut() {
-            entry.peer.tick(now, deliver, &mut events);
+        let mut due = std::mem::take(&mut self.due);
+        self.entries.take_due(now, &mut due);
+        for id in &due {
+            if let Some(entry) = self.entries.get_mut(*id) {
+                entry.peer.tick(now, deliver, &mut events);
+            }
         }
-        self.expire_sessions(now);
+        self.expire_sessions(&due, now);
+        self.due = due;
         events.into_iter().for_each(|event| self.push_event(event));
         self.call_peers(now);
     }
@@ -374,7 +361,7 @@ impl Endpoint {
 
     /// The links of a peer.
     pub fn links(&self, peer: PeerId) -> impl Iterator<Item = LinkUse> + '_ {
-        let peer = self.entries.get(&peer).map(|entry| &entry.peer);
+        let peer = self.entries.get(peer).map(|entry| &entry.peer);
         peer.into_iter().flat_map(|peer| {
             peer.sender.links.iter().map(|link| LinkUse {
                 id: link.id,
@@ -400,7 +387,7 @@ impl Endpoint {
         let line_bytes = datagram.len() + path.header_bytes();
         let index = TransportHeader::read(datagram).map(|header| header.index);
         let peer = index.and_then(|index| self.indices.get(&index)).copied();
-        let Some((id, entry)) = peer.and_then(|id| self.entries.get_mut(&id).map(|entry| (id, entry))) else {
+        let Some((id, entry)) = peer.and_then(|id| self.entries.get_mut(id).map(|entry| (id, entry))) else {
             self.count("unknown session");
             return None;
         };
@@ -442,7 +429,7 @@ impl Endpoint {
 
     /// Tells what has changed at a peer.
     fn watch(&mut self, id: PeerId, now: Time) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let mut events = Vec::new();
         entry.peer.watch(now, &mut events);
         events.into_iter().for_each(|event| self.push_event(event));

@@ -28,6 +28,11 @@ pub use super::offload::HEADER_LEN as VNET_HDR_LEN;
 /// Longest interface name, in bytes (`IFNAMSIZ` without its terminating zero).
 pub const MAX_NAME_LEN: usize = 15;
 
+/// Packets that wait in a device with [`TunOptions::vnet_hdr`] until they are read: the 500 of the kernel's default are
+/// less than what comes in the few milliseconds in which other programs may have the processor. They are read at once
+/// when it is free, so this adds no delay.
+const TX_QUEUE_LEN: libc::c_int = 2_000;
+
 /// What a reader waits for: a device that was deleted has an error and nothing to read (`EPOLLERR` alone).
 const READ: Interest = Interest::READABLE.add(Interest::ERROR);
 
@@ -161,6 +166,10 @@ impl Tun {
         // SAFETY: a `File` keeps the one descriptor that it owns, and `Tun` never takes it out of the `AsyncFd`.
         let file = unsafe { AsyncFd::register_with_interest(File::from(fd), interest) }
             .map_err(|e| wrap("register it with the event loop", e.into()))?;
+        if options.vnet_hdr {
+            // Best effort: a shorter queue loses more packets of a burst, and that is all.
+            let _ = set_queue_len(&name, TX_QUEUE_LEN);
+        }
         let offloads = if options.vnet_hdr { enable_offloads(file.get_ref()) } else { Offloads::default() };
         Ok(Tun { file, name, kind: options.kind, vnet_hdr: options.vnet_hdr, offloads, kept: false })
     }
@@ -305,6 +314,18 @@ pub(super) fn remove_kept(name: &str) {
     if let Ok(device) = tun::create(&configuration) {
         let _ = set_persistent(&device, false);
     }
+}
+
+fn set_queue_len(name: &str, packets: libc::c_int) -> io::Result<()> {
+    // `struct ifreq`: 16 bytes of name and a union, which is an int here.
+    let mut request = [0u8; 40];
+    let (field, value) = request.split_at_mut(libc::IFNAMSIZ);
+    field.iter_mut().zip(name.bytes().take(MAX_NAME_LEN)).for_each(|(to, from)| *to = from);
+    value.iter_mut().zip(packets.to_ne_bytes()).for_each(|(to, from)| *to = from);
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    // SAFETY: the descriptor is open, and `request` is as long as the kernel's structure on every platform.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN as _, request.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Agrees on as much as this kernel knows. What it refuses costs speed only.

@@ -183,7 +183,7 @@ impl Endpoint {
             return self.introduction(&initiation);
         };
         let local_index = self.free_index();
-        let (Some(record), Some(entry)) = (self.handshakes.records.get_mut(&id), self.entries.get_mut(&id))
+        let (Some(record), Some(entry)) = (self.handshakes.records.get_mut(&id), self.entries.get_mut(id))
         else {
             return;
         };
@@ -249,7 +249,7 @@ impl Endpoint {
     /// Client: the server is busy and wants to see our cookie.
     pub(super) fn cookie_reply(&mut self, path: Path, datagram: &[u8], now: Time) {
         for (id, call) in &mut self.handshakes.calls {
-            let Some(entry) = self.entries.get(id) else { continue };
+            let Some(entry) = self.entries.get(*id) else { continue };
             let link = entry.peer.sender.links.iter().find(|l| l.path == Some(path));
             let Some(link) = link.and_then(|link| LinkId::new(link.id)) else { continue };
             if call.initiator.handle_cookie(link, datagram, now).is_ok() {
@@ -278,8 +278,9 @@ impl Endpoint {
     }
 
     /// Ends sessions whose keys have expired, and calls peers that seem to have lost theirs.
-    pub(super) fn expire_sessions(&mut self, now: Time) {
-        for (id, entry) in &mut self.entries {
+    pub(super) fn expire_sessions(&mut self, due: &[PeerId], now: Time) {
+        for id in due {
+            let Some(entry) = self.entries.get_mut(*id) else { continue };
             let peer = &mut entry.peer;
             if peer.receiver.opener.next_expiry().is_some_and(|at| at <= now) {
                 peer.receiver.opener.expire(now);
@@ -305,7 +306,7 @@ impl Endpoint {
     /// The other end has ended the session.
     pub(super) fn close_session(&mut self, id: PeerId, now: Time) {
         let lifetimes = self.handshakes.lifetimes;
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         entry.peer.sender.sealer = Sealer::new(lifetimes);
         entry.peer.receiver.opener = Opener::new(lifetimes);
         for link in &mut entry.peer.sender.links {
@@ -322,7 +323,7 @@ impl Endpoint {
     fn call(&mut self, id: PeerId, now: Time) {
         let local_index = self.free_index();
         let timestamp = self.handshakes.clock.stamp(now);
-        let (Some(call), Some(entry)) = (self.handshakes.calls.get_mut(&id), self.entries.get(&id)) else {
+        let (Some(call), Some(entry)) = (self.handshakes.calls.get_mut(&id), self.entries.get(id)) else {
             return;
         };
         let mut jitter = [0; 2];
@@ -362,7 +363,7 @@ impl Endpoint {
     }
 
     fn stage(&mut self, id: PeerId, established: Established, now: Time) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let index = established.local_index;
         if let Some(evicted) = entry.peer.receiver.opener.stage(established.opening, now) {
             self.indices.remove(&evicted);
@@ -373,7 +374,7 @@ impl Endpoint {
     }
 
     fn install(&mut self, id: PeerId, established: Established, now: Time) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let peer = &mut entry.peer;
         let lineage = established.lineage;
         peer.receiver.opener.install(established.opening, now);

@@ -33,7 +33,7 @@ impl Endpoint {
     /// keep there. False when too many are kept already.
     pub fn pin(&mut self, peer: PeerId, ports: TcpPorts, link: LinkId, now: Time) -> bool {
         self.pins.retain(|pin| pin.until > now && pin.ports != ports);
-        let fits = self.pins.len() < MAX_PINS && self.entries.contains_key(&peer);
+        let fits = self.pins.len() < MAX_PINS && self.entries.contains(peer);
         if fits {
             self.pins.push(Pin { peer, ports, link, until: now + LIFETIME });
         }
