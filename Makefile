@@ -99,7 +99,7 @@ export ROOTFS
 test-luci:
 	$(CARGO) build $(PROFILE) --bin bonding
 	$(CARGO) build $(PROFILE) --package lab --bin stage
-	$(if $(ROOTFS),$(CARGO) build $(PROFILE) --target $(MUSL) --bin bonding)
+	$(if $(ROOTFS),CC_$(subst -,_,$(MUSL))=$(CC) $(CARGO) build $(PROFILE) --target $(MUSL) --bin bonding)
 	cd tests/luci && $(NPM) ci --no-audit --no-fund --silent && $(NPM) run --silent lint && $(NPM) run --silent test
 
 lint:

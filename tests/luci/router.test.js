@@ -122,6 +122,18 @@ test('a link is taken out and put back by button', { skip, timeout: 60000 }, asy
 	await leave(page);
 });
 
+test('the speed is tested', { skip, timeout: 90000 }, async () => {
+	const page = await logIn();
+	const card = page.locator('[data-test]');
+
+	await open(page, 'network/bonding/status', '.bd-link');
+	await page.getByRole('button', { name: 'Speed test' }).click();
+	await until('it is under way', async () => /Measuring the download: Bond/.test(await card.textContent()), 20, () => card.textContent());
+	await until('it shows what bond and links carry', async () => /Bond↓ .*it\/s {2}↑ .*wan0↓ .*it\/s {2}↑ .*wan1↓ .*it\/s {2}↑ /.test(await card.textContent()), 60, () => card.textContent());
+	await picture(page, 'luci-speedtest');
+	await leave(page);
+});
+
 test('Save & Apply changes an option without a pause', { skip, timeout: 120000 }, async () => {
 	const page = await logIn();
 	const old = await router.status();

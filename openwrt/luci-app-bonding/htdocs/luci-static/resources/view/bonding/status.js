@@ -656,42 +656,43 @@ return view.extend({
 
 	/* A speed test goes on in the background of the router: the page looks how far it is until it has ended. */
 	testSpeed() {
-		return bond.startSpeedTest().then(() => {
-			this.tested = {};
-
-			return this.watchSpeedTest();
-		});
+		return bond.startSpeedTest().then(() => this.watchSpeedTest());
 	},
 
 	watchSpeedTest() {
 		return bond.speedTestStatus().then(test => {
-			const report = Object.assign({}, ...(test.reports || []));
-
-			this.tested = { running: test.running, error: test.running || report.phase === 'done' ? '' : test.error, report };
-			this.showSpeedTest();
+			this.tested = test;
+			this.showSpeedTest(test);
 		});
 	},
 
-	showSpeedTest() {
-		const { running, error, report } = this.tested;
-		const phases = {
-			latency: _('Measuring the delay …'), download: _('Measuring the download …'), upload: _('Measuring the upload …')
-		};
-		const results = [
-			[ _('Download'), report.download == null ? null : bond.rate(report.download) ],
-			[ _('Upload'), report.upload == null ? null : bond.rate(report.upload) ],
-			[ _('Delay'), report.idle_ms == null ? null : bond.ms(report.idle_ms) ],
-			[ _('Delay under load'), report.loaded_ms == null ? null : bond.ms(report.loaded_ms) ]
-		].filter(([ , value ]) => value != null);
+	/* The bond first, then each link alone; each down and up. */
+	showSpeedTest({ running, reports, error }) {
+		const last = (reports || [])[reports.length - 1] || {};
+		const rows = new Map();
+
+		for (const report of reports || [])
+			if (report.phase === 'result') {
+				const where = report.link || _('Bond');
+
+				rows.set(where, (rows.get(where) || []).concat('%s %s'.format(
+					report.direction === 'download' ? '↓' : '↑', bond.rate(report.bits_per_second))));
+			}
 
 		this.speedTest.disabled = running;
 		this.test.style.display = '';
 		dom.content(this.test, [
 			E('h3', [ _('Speed test') ]),
-			running ? E('p', [ phases[report.phase] || _('Starting …'), ' ', report.rate == null ? '' : bond.rate(report.rate) ]) : '',
-			running ? bar(report.progress) : '',
-			error ? E('p', { 'class': 'bd-bad' }, [ E('span', { 'class': 'bd-word' }, [ _('The speed test failed: %s').format(error) ]) ]) : '',
-			results.length ? pairs(results) : ''
+			running ? E('p', [
+				last.direction === 'download' ? _('Measuring the download: %s').format(last.link || _('Bond'))
+					: last.direction === 'upload' ? _('Measuring the upload: %s').format(last.link || _('Bond')) : _('Starting …'),
+				last.phase === 'progress' ? ' · ' + bond.rate(last.bits_per_second) : ''
+			]) : '',
+			running ? bar((last.percent || 0) / 100) : '',
+			!running && last.phase !== 'done' ? E('p', { 'class': 'bd-bad' }, [ E('span', { 'class': 'bd-word' }, [
+				_('The speed test failed: %s').format((error || _('it ended early')).replace(/^(bonding: )?speedtest: /, ''))
+			]) ]) : '',
+			rows.size ? pairs([ ...rows ].map(([ where, rates ]) => [ where, rates.join('  ') ])) : ''
 		]);
 	}
 });
