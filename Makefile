@@ -20,6 +20,7 @@ help:
 	@echo 'make deb     a package for Debian: dist/bonding_VERSION_ARCH.deb (ARCH=amd64, arm64 or armhf)'
 	@echo 'make lint    formatting and lints'
 	@echo 'make clean   remove what was built'
+	@echo 'make test-kernel  kernel mode under kernels of Debian in QEMU, fetched by apt (about five minutes)'
 
 build:
 	$(CARGO) build --release
@@ -101,6 +102,13 @@ test-luci:
 	$(CARGO) build $(PROFILE) --package lab --bin stage
 	$(if $(ROOTFS),CC_$(subst -,_,$(MUSL))=$(CC) $(CARGO) build $(PROFILE) --target $(MUSL) --bin bonding)
 	cd tests/luci && $(NPM) ci --no-audit --no-fund --silent && $(NPM) run --silent lint && $(NPM) run --silent test
+
+# The kernel's bonding driver, as it is and patched: kernels, headers and source come from Debian's archive. What is
+# missing of QEMU, BusyBox and the like is installed where this is run as root.
+.PHONY: test-kernel
+
+test-kernel:
+	CARGO='$(CARGO)' tests/kernel/run
 
 lint:
 	$(CARGO) fmt --all --check

@@ -63,6 +63,8 @@ pub struct Setup {
     pub server_globals: Vec<(String, String)>,
     /// Further lines of the client's `bond` section.
     pub bond: Vec<(String, String)>,
+    /// The same of the server's.
+    pub server_bond: Vec<(String, String)>,
     /// Further lines of every link.
     pub link: Vec<(String, String)>,
     /// Whether the ends share a pre-shared key.
@@ -78,6 +80,7 @@ impl Setup {
             client_globals: Vec::new(),
             server_globals: Vec::new(),
             bond: Vec::new(),
+            server_bond: Vec::new(),
             link: Vec::new(),
             preshared: false,
         }
@@ -93,6 +96,13 @@ impl Setup {
     pub fn global(mut self, option: &str, value: &str) -> Self {
         self.client_globals.push((option.into(), value.into()));
         self.server_globals.push((option.into(), value.into()));
+        self
+    }
+
+    /// With an option in the `bond` section of both ends.
+    pub fn both_bonds(mut self, option: &str, value: &str) -> Self {
+        self.bond.push((option.into(), value.into()));
+        self.server_bond.push((option.into(), value.into()));
         self
     }
 }
@@ -353,7 +363,12 @@ impl Bond {
         let mut text = self.globals(End::Server, "server", &setup.server_globals);
         let _ = writeln!(
             text,
-            "\nconfig interface 'bond'\n\toption ifname 'bond0'\n\toption ipaddr '{SERVER_V4}'\n\toption netmask '255.255.255.0'\n\tlist ip6addr 'fd77::1/64'\n\nconfig peer 'home'\n\toption public_key '{client_key}'\n\tlist ipaddr '{CLIENT_V4}/32'\n\tlist ipaddr 'fd77::2/128'\n\tlist lan '192.168.1.0/24'\n\tlist lan 'fd00:a::/64'"
+            "\nconfig interface 'bond'\n\toption ifname 'bond0'\n\toption ipaddr '{SERVER_V4}'\n\toption netmask '255.255.255.0'\n\tlist ip6addr 'fd77::1/64'"
+        );
+        options(&mut text, &setup.server_bond);
+        let _ = writeln!(
+            text,
+            "\nconfig peer 'home'\n\toption public_key '{client_key}'\n\tlist ipaddr '{CLIENT_V4}/32'\n\tlist ipaddr 'fd77::2/128'\n\tlist lan '192.168.1.0/24'\n\tlist lan 'fd00:a::/64'"
         );
         if let Some(key) = preshared {
             let _ = writeln!(text, "\toption preshared_key '{key}'");

@@ -7,6 +7,7 @@ mod clock;
 mod failure;
 mod firewall;
 mod hooks;
+mod kernel_mode;
 mod kill;
 mod mtu;
 mod peers;
