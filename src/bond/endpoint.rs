@@ -14,6 +14,7 @@ use super::header::{DatagramType, Seal, TransportHeader};
 use super::keys::{PresharedKey, PrivateKey};
 use super::link::LinkState;
 use super::peer::{Event, LinkConfig, Payload, Peer, PeerConfig, Timing};
+use super::queue::Via;
 use super::receiver::Opened;
 use super::routing::Routing;
 use super::session::OpenError;
@@ -246,14 +247,15 @@ impl Endpoint {
         self.pool.put(entry.peer.sender.buffer());
         let taken = match pinned {
             None => entry.peer.sender.enqueue(packet, now),
-            Some(link) => entry.peer.sender.enqueue_on(link, packet, false, now),
+            Some(link) => entry.peer.sender.enqueue_on(Via::Only(link), packet, false, now),
         };
         if !taken {
             self.count("inner packet malformed");
         }
     }
 
-    /// Takes an inner packet, or an Ethernet frame (see [`Payload`]), that is to go to `peer` over `link` and no other.
+    /// Takes an inner packet, or an Ethernet frame (see [`Payload`]), that is to go to `peer` over `link`, and over
+    /// another only while that is not in use.
     pub fn enqueue_on(&mut self, peer: PeerId, link: LinkId, packet: Packet, now: Time) {
         let Some(entry) = self.entries.get_mut(peer) else {
             self.count("inner packet for nobody");
@@ -262,7 +264,7 @@ impl Endpoint {
         };
         self.pool.put(entry.peer.sender.buffer());
         let ethernet = entry.peer.config.payload == Payload::PinnedEthernet;
-        if !entry.peer.sender.enqueue_on(link, packet, ethernet, now) {
+        if !entry.peer.sender.enqueue_on(Via::First(link), packet, ethernet, now) {
             self.count("inner packet malformed");
         }
     }

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Time;
 use super::packet::Packet;
+use super::queue::Via;
 use super::wire::{Kind, Report};
-use super::{LinkId, Time};
 
 /// Records that one link keeps at the most; the oldest are forgotten first.
 const MAX_RECORDS: usize = 16_384;
@@ -29,8 +30,8 @@ pub struct Outgoing {
     pub born: Time,
     /// How often it has been sent.
     pub attempts: u8,
-    /// It belongs to this link and goes over no other.
-    pub pinned: Option<LinkId>,
+    /// It goes over this link.
+    pub pinned: Option<Via>,
     /// Its class, see [`super::class`].
     pub class: u8,
 }

@@ -57,7 +57,7 @@ pub enum Payload {
     /// IP packets, which the policy spreads.
     #[default]
     Bonded,
-    /// IP packets that each stay on the link for which they are given, see
+    /// IP packets that each go over the link for which they are given, see
     /// [`Endpoint::enqueue_on`](super::Endpoint::enqueue_on).
     PinnedIp,
     /// Ethernet frames, likewise.

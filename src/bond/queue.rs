@@ -11,6 +11,24 @@ use super::packet::{Packet, Pool};
 use super::wire::BUCKETS;
 use super::{LinkId, Time};
 
+/// Over which link a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// This one and no other: without it the packet is lost.
+    Only(LinkId),
+    /// This one while it is in use, otherwise any.
+    First(LinkId),
+}
+
+impl Via {
+    /// The link.
+    pub fn link(self) -> LinkId {
+        match self {
+            Via::Only(link) | Via::First(link) => link,
+        }
+    }
+}
+
 /// Ended flows of which the memory is kept.
 const MAX_ENDED: usize = 16;
 
@@ -51,7 +69,7 @@ pub struct Head<'a> {
     /// What it is.
     pub info: &'a PacketInfo,
     /// The only link that may carry it.
-    pub pinned: Option<LinkId>,
+    pub pinned: Option<Via>,
     /// How long it has waited.
     pub waited: Duration,
     /// Its flow sends less than its share.
@@ -61,7 +79,7 @@ pub struct Head<'a> {
 struct Waiting {
     packet: Packet,
     info: PacketInfo,
-    pinned: Option<LinkId>,
+    pinned: Option<Via>,
     since: Time,
 }
 
@@ -189,13 +207,13 @@ impl Queue {
         self.marks
     }
 
-    /// Enters a packet, which only the link `pinned` may carry if there is one. When the queue is full the fattest flow
+    /// Enters a packet, which goes over the link `pinned` if there is one. When the queue is full the fattest flow
     /// loses its oldest packets.
     pub fn push(
         &mut self,
         packet: Packet,
         info: PacketInfo,
-        pinned: Option<LinkId>,
+        pinned: Option<Via>,
         now: Time,
         pool: &mut Pool,
     ) {

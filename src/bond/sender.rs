@@ -10,7 +10,7 @@ use super::header::Seal;
 use super::ip::{Classifier, PacketInfo, clamp_mss};
 use super::link::{Link, LinkState};
 use super::packet::{Packet, Pool};
-use super::queue::{Queue, QueueConfig};
+use super::queue::{Queue, QueueConfig, Via};
 use super::scheduler::{Candidate, Choice, Head, Policy, Scheduler};
 use super::session::{Lifetimes, Sealer};
 use super::wire::{self, Frame, Kind, Shim, TICK_NANOS, tick_distance, ticks};
@@ -164,24 +164,21 @@ impl Sender {
         self.push(packet, info, None, now)
     }
 
-    /// Takes an inner packet, or an Ethernet frame, that goes over `link` and no other. False when it is neither.
-    pub fn enqueue_on(&mut self, link: LinkId, packet: Packet, ethernet: bool, now: Time) -> bool {
+    /// Takes an inner packet, or an Ethernet frame, that goes over a certain link. False when it is neither.
+    pub fn enqueue_on(&mut self, via: Via, packet: Packet, ethernet: bool, now: Time) -> bool {
         let info = match ethernet {
             true => self.classifier.parse_frame(&packet),
             false => self.classifier.parse(&packet),
         };
-        // Every link has flows of its own, so that a busy one holds up nobody else's.
-        let info = info.map(|info| PacketInfo { bucket: bucket_of_link(info.bucket, link), ..info });
-        self.push(packet, info, Some(link), now)
+        // What can leave by one link only has flows of its own there, so that a busy one holds up nobody else's.
+        let info = info.map(|info| match via {
+            Via::Only(link) => PacketInfo { bucket: bucket_of_link(info.bucket, link), ..info },
+            Via::First(_) => info,
+        });
+        self.push(packet, info, Some(via), now)
     }
 
-    fn push(
-        &mut self,
-        mut packet: Packet,
-        info: Option<PacketInfo>,
-        pinned: Option<LinkId>,
-        now: Time,
-    ) -> bool {
+    fn push(&mut self, mut packet: Packet, info: Option<PacketInfo>, pinned: Option<Via>, now: Time) -> bool {
         let Some(info) = info else {
             self.pool.put(packet);
             return false;
@@ -481,12 +478,9 @@ impl Sender {
                 head.sparse && self.flows.get(usize::from(info.bucket)).is_none_or(|f| f.staged == 0);
             let facts = Head { hash: info.hash, waited, sparse };
             self.find_candidates(length, now);
-            if let Some(link) = pinned {
-                self.candidates.retain(|candidate| candidate.link == link);
-                if self.candidates.is_empty() {
-                    self.hold_or_drop(link);
-                    continue;
-                }
+            if let Err(link) = self.keep_to(pinned) {
+                self.hold_or_drop(link);
+                continue;
             }
             self.classes.restrict(info.class, &mut self.candidates);
             let scheduler = self.classes.scheduler(info.class, &mut self.scheduler);
@@ -500,7 +494,7 @@ impl Sender {
                 }
             };
             let (packet, info) = self.queue.pop()?;
-            let ordered = info.tcp.is_some() && !info.pure_ack && pinned.is_none();
+            let ordered = info.tcp.is_some() && !info.pure_ack && !matches!(pinned, Some(Via::Only(_)));
             let outgoing = self.outgoing(packet, info.bucket, ordered, now);
             let outgoing = Outgoing { pinned, class: info.class, ..outgoing };
             match self.links.iter_mut().find(|l| l.id == id) {
@@ -542,13 +536,10 @@ impl Sender {
             let (length, pinned, class) = (outgoing.packet.len(), outgoing.pinned, outgoing.class);
             self.find_candidates(length, now);
             self.classes.restrict(class, &mut self.candidates);
-            if let Some(link) = pinned {
-                self.candidates.retain(|candidate| candidate.link == link);
-                if self.candidates.is_empty() {
-                    let outgoing = self.resends.pop_front()?;
-                    self.give_up(outgoing, now);
-                    continue;
-                }
+            if self.keep_to(pinned).is_err() {
+                let outgoing = self.resends.pop_front()?;
+                self.give_up(outgoing, now);
+                continue;
             }
             let best = Scheduler::earliest(&self.candidates, now)?;
             if best.free > now + RESEND_AHEAD {
@@ -560,6 +551,20 @@ impl Sender {
             return Some(self.fit(best.link, outgoing, now));
         }
         None
+    }
+
+    /// Leaves only the link to which a packet is pinned. An error is a link that would be the only one and is not in use.
+    /// Where it need not be, whoever chose it (the bonding driver) will hear in a moment that it is dead.
+    fn keep_to(&mut self, pinned: Option<Via>) -> Result<(), LinkId> {
+        let Some(via) = pinned else { return Ok(()) };
+        if self.candidates.iter().any(|candidate| candidate.link == via.link()) {
+            self.candidates.retain(|candidate| candidate.link == via.link());
+            return Ok(());
+        }
+        match via {
+            Via::Only(link) => Err(link),
+            Via::First(_) => Ok(()),
+        }
     }
 
     /// The queue's head belongs to a link that cannot take it: waits while that is only suspect, otherwise drops it.

@@ -118,8 +118,10 @@ impl Ports {
                 return;
             }
         }
+        // What has waited in vain came over no link in particular.
         let is_its = |port: &&mut Port| {
-            port.link.is_none_or(|(peer, link)| peer == from.peer && Some(link) == from.link)
+            port.link
+                .is_none_or(|(peer, link)| peer == from.peer && from.link.is_none_or(|from| from == link))
         };
         match self.ports.iter_mut().find(is_its) {
             Some(port) => port.write(packet, counters),

@@ -195,7 +195,7 @@ fn packets_take_turns(test: &str, device: &str) {
     assert!((44..=56).contains(&share), "{first} and {second} packets are not even");
     assert_eq!(report.lost, 0, "of {}", report.sent);
 
-    let download = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).bytes(1_500_000).deadline(LIMIT);
+    let download = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).bytes(500_000).deadline(LIMIT);
     let download = download.run().expect("a download");
     assert!(download.completed, "{:?}", download.errors());
 
