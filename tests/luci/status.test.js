@@ -126,13 +126,14 @@ test('a refusal of the daemon is shown', { timeout: 30000 }, async () => {
 });
 
 test('a speed test, as far as it is', { timeout: 30000 }, async () => {
-	const progress = (link, direction, rate, percent) => ({ phase: 'progress', link, direction, bits_per_second: rate, percent });
-	const result = (link, direction, rate) => ({ phase: 'result', link, direction, bits_per_second: rate, bytes: rate });
+	const progress = (link, phase, rate, share) => ({ phase, progress: share, link, rate });
+	const result = (link, direction, rate) => ({ phase: direction, link, direction, bits_per_second: rate, bytes: rate });
 	const reports = [
-		[ { phase: 'start', measurements: 4, seconds: 20 } ],
-		[ progress(null, 'download', 21.4e6, 20) ],
-		[ result(null, 'download', 26.4e6), progress(null, 'upload', 1.5e6, 40) ],
-		[ result(null, 'upload', 1.62e6), result('line1', 'download', 19e6), result('line1', 'upload', 0.9e6), { phase: 'done', results: [] } ]
+		[ { phase: 'latency', progress: 0, measurements: 4, seconds: 20 } ],
+		[ progress(null, 'download', 21.4e6, 0.2) ],
+		[ result(null, 'download', 26.4e6), progress(null, 'upload', 1.5e6, 0.4) ],
+		[ result(null, 'upload', 1.62e6), result('line1', 'download', 19e6), result('line1', 'upload', 0.9e6),
+			{ phase: 'done', progress: 1, download: 26.4e6, upload: 1.62e6, idle_ms: 31, loaded_ms: 38.6, results: [] } ]
 	];
 	let asked = 0;
 	const page = await statusPage({}, {
@@ -144,13 +145,13 @@ test('a speed test, as far as it is', { timeout: 30000 }, async () => {
 	assert.equal(await card.isVisible(), false);
 	await page.getByRole('button', { name: 'Speed test' }).click();
 	await until('it says what it does', async () => /Measuring the download: Bond · 21\.4 Mbit\/s/.test(await card.textContent()), 20, () => card.textContent());
-	await until('it shows the result', async () => /Bond↓ 26\.4 Mbit\/s {2}↑ 1\.62 Mbit\/sline1↓ 19\.0 Mbit\/s {2}↑ 900 kbit\/s/.test(await card.textContent()), 20, () => card.textContent());
+	await until('it shows the result', async () => /Bond↓ 26\.4 Mbit\/s {2}↑ 1\.62 Mbit\/sline1↓ 19\.0 Mbit\/s {2}↑ 900 kbit\/sDelay31 ms, under load 39 ms/.test(await card.textContent()), 20, () => card.textContent());
 	await picture(page, 'status-speedtest');
 	await page.waitForTimeout(1500);
 	assert.equal(asked, 4, 'nobody asks for it any more');
 
 	/* One that fails says why. */
-	server.answers.speedtest_status = { ok: true, running: false, reports: [ { phase: 'start' } ], error: 'bonding: speedtest: bond: 10.77.0.1:5511: timed out' };
+	server.answers.speedtest_status = { ok: true, running: false, reports: [ { phase: 'latency', progress: 0 } ], error: 'bonding: speedtest: bond: 10.77.0.1:5511: timed out' };
 	await page.getByRole('button', { name: 'Speed test' }).click();
 	await until('it says why', async () => /failed: bond: 10\.77\.0\.1:5511: timed out/.test(await card.textContent()), 20, () => card.textContent());
 	await leave(page);

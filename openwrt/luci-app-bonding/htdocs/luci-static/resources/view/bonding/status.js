@@ -666,33 +666,42 @@ return view.extend({
 		});
 	},
 
-	/* The bond first, then each link alone; each down and up. */
+	/* Round trips; then the bond, then each link alone, each down and up; round trips under load at last. */
 	showSpeedTest({ running, reports, error }) {
 		const last = (reports || [])[reports.length - 1] || {};
+		const done = (reports || []).reduce((share, report) => report.progress ?? share, 0);
 		const rows = new Map();
 
 		for (const report of reports || [])
-			if (report.phase === 'result') {
+			if (report.bits_per_second != null) {
 				const where = report.link || _('Bond');
 
 				rows.set(where, (rows.get(where) || []).concat('%s %s'.format(
 					report.direction === 'download' ? '↓' : '↑', bond.rate(report.bits_per_second))));
 			}
 
+		const results = [ ...rows ].map(([ where, rates ]) => [ where, rates.join('  ') ]);
+
+		if (last.idle_ms != null)
+			results.push([ _('Delay'), last.loaded_ms == null ? bond.ms(last.idle_ms)
+				: _('%s, under load %s').format(bond.ms(last.idle_ms), bond.ms(last.loaded_ms)) ]);
+
+		const phase = {
+			latency: _('Measuring the delay …'),
+			download: _('Measuring the download: %s').format(last.link || _('Bond')),
+			upload: _('Measuring the upload: %s').format(last.link || _('Bond'))
+		}[last.phase] || _('Starting …');
+
 		this.speedTest.disabled = running;
 		this.test.style.display = '';
 		dom.content(this.test, [
 			E('h3', [ _('Speed test') ]),
-			running ? E('p', [
-				last.direction === 'download' ? _('Measuring the download: %s').format(last.link || _('Bond'))
-					: last.direction === 'upload' ? _('Measuring the upload: %s').format(last.link || _('Bond')) : _('Starting …'),
-				last.phase === 'progress' ? ' · ' + bond.rate(last.bits_per_second) : ''
-			]) : '',
-			running ? bar((last.percent || 0) / 100) : '',
+			running ? E('p', [ phase, last.rate == null ? '' : ' · ' + bond.rate(last.rate) ]) : '',
+			running ? bar(done) : '',
 			!running && last.phase !== 'done' ? E('p', { 'class': 'bd-bad' }, [ E('span', { 'class': 'bd-word' }, [
 				_('The speed test failed: %s').format((error || _('it ended early')).replace(/^(bonding: )?speedtest: /, ''))
 			]) ]) : '',
-			rows.size ? pairs([ ...rows ].map(([ where, rates ]) => [ where, rates.join('  ') ])) : ''
+			results.length ? pairs(results) : ''
 		]);
 	}
 });
