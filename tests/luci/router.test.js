@@ -27,8 +27,7 @@ before(async () => {
 		add rpcd login
 		set rpcd.@login[-1].username=reader
 		set rpcd.@login[-1].password='$(uhttpd -m secret)'
-		add_list rpcd.@login[-1].read='luci-base'
-		add_list rpcd.@login[-1].read='luci-app-bonding'
+		add_list rpcd.@login[-1].read='*'
 		commit rpcd
 	E
 	/etc/init.d/rpcd restart`);
