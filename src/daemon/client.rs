@@ -14,6 +14,7 @@ use super::mapping;
 use super::outside::Exit;
 use super::places::Names;
 use super::status::LinkPlace;
+use crate::bond::status::EndpointStatus;
 use crate::bond::{Class, LinkConfig, LinkId, LinkState, MAX_LINKS, Path, PeerId, SocketId, Time};
 use crate::config::key::{PublicKey, Secret};
 use crate::config::value::Host;
@@ -29,6 +30,9 @@ const ROTATE: Duration = Duration::from_secs(10);
 /// After the start the bond has the default route for so long, before it is up: what the LAN sends in its connections
 /// inside the bond must not leave through a WAN meanwhile, where it would be answered with a reset.
 const START: Duration = Duration::from_secs(1);
+
+/// Links that fall silent within this time did so for one reason, most likely the server's.
+const TOGETHER: Duration = Duration::from_secs(15);
 
 /// Where a link is, with the index of its device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +76,10 @@ struct Link {
     /// What the core was told.
     told: Option<LinkConfig>,
     state: Option<LinkState>,
+    /// When it last ceased to carry traffic.
+    heard: Option<Time>,
+    /// Its smallest round trip lately, when the server answered.
+    round_trip: Option<Duration>,
     /// Why there is no path; empty when there is one.
     note: String,
 }
@@ -173,9 +181,24 @@ impl Client {
     }
 
     /// The core has told of a link.
-    pub fn set_state(&mut self, id: LinkId, state: LinkState) {
+    pub fn set_state(&mut self, id: LinkId, state: LinkState, now: Time) {
         if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            if link.is_alive() {
+                link.heard = Some(now);
+            }
             link.state = Some(state);
+        }
+    }
+
+    /// Remembers how quick the links are, for the time when none answers.
+    pub fn remember_round_trips(&mut self, status: &EndpointStatus) {
+        let peer = status.peers.iter().find(|peer| peer.peer == self.peer.0);
+        for known in peer.into_iter().flat_map(|peer| &peer.links) {
+            if let (Some(link), Some(ms)) =
+                (self.links.iter_mut().find(|link| link.id == known.id), known.rtt_min_ms)
+            {
+                link.round_trip = Some(Duration::from_secs_f64(ms.max(0.0) / 1_000.0));
+            }
         }
     }
 
@@ -351,10 +374,25 @@ impl Client {
         }
         let placed = self.links.iter().filter(|link| !link.taken_out);
         let placed = placed.filter_map(|link| Some((link, link.place.as_ref().ok()?)));
-        let best = placed.min_by_key(|(link, _)| {
-            (!link.config.active, link.state != Some(LinkState::Up), link.config.priority)
+        let latest = self.links.iter().filter_map(|link| link.heard).max();
+        // One that was silent long before the bond went down has troubles of its own.
+        let stale = |link: &Link| match (link.heard, latest) {
+            _ if link.is_alive() => false,
+            (Some(heard), Some(latest)) => latest.since(heard) > TOGETHER,
+            (heard, latest) => heard.is_none() && latest.is_some(),
+        };
+        let best = placed.min_by_key(|(link, place)| {
+            (
+                !place.resolved.up || place.resolved.paths.is_empty(),
+                stale(link),
+                !link.config.active,
+                link.round_trip.unwrap_or(Duration::MAX),
+                link.config.priority,
+            )
         });
-        let Some((_, place)) = best else { return DefaultRoute::Untouched };
+        let Some((_, place)) = best.filter(|(_, place)| place.resolved.up) else {
+            return DefaultRoute::Untouched;
+        };
         let gateway = |family| place.resolved.path(family).map(|path| path.gateway);
         DefaultRoute::Link { index: place.index, v4: gateway(Family::V4), v6: gateway(Family::V6) }
     }
@@ -511,6 +549,8 @@ impl Link {
             turned: now,
             told: None,
             state: None,
+            heard: None,
+            round_trip: None,
             note: LOOKING.into(),
         }
     }
@@ -552,6 +592,10 @@ impl Link {
                 log::warn!("link {}: {error}", self.config.name);
             }
         }
+    }
+
+    fn is_alive(&self) -> bool {
+        matches!(self.state, Some(LinkState::Up | LinkState::Suspect))
     }
 
     fn device(&self) -> Option<&String> {

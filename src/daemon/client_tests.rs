@@ -147,9 +147,9 @@ fn a_silent_link_tries_the_servers_next_address() {
     assert_eq!(remote(&client), "203.0.113.1");
     assert!(client.tick(seconds(10)));
     assert_eq!(remote(&client), "203.0.113.2");
-    client.set_state(0, LinkState::Up);
+    client.set_state(0, LinkState::Up, seconds(100));
     assert!(!client.tick(seconds(100)), "what works is left alone");
-    client.set_state(0, LinkState::Down);
+    client.set_state(0, LinkState::Down, seconds(100));
     assert!(!client.tick(seconds(105)));
     assert!(client.tick(seconds(110)));
     assert_eq!(remote(&client), "203.0.113.1");
@@ -183,4 +183,39 @@ fn names_of_routing_tables() {
     assert_eq!(table_in(text, "link0"), Some(100));
     assert_eq!(table_in(text, "link1"), Some(101));
     assert_eq!(table_in(text, "link2"), None);
+}
+
+#[test]
+fn the_quickest_of_those_that_fell_silent_last_carries_the_default_route() {
+    let config =
+        read(" option server 203.0.113.1", &format!("{TWO}config link 'c'\n option interface wanc\n"));
+    let mut client = client(&config);
+    let seconds = |s: u64| Time::from_millis(s * 1_000);
+    for (id, name, device, address, ms) in [
+        (0, "a", "eth0", "192.168.0.2", 30),
+        (1, "b", "eth1", "192.168.7.2", 20),
+        (2, "c", "eth2", "192.168.8.2", 10),
+    ] {
+        client.set_place(name, at(device, &[address]));
+        client.set_state(id, LinkState::Up, seconds(1));
+        client.links[usize::from(id)].round_trip = Some(Duration::from_millis(ms));
+    }
+    let name = |client: &Client| match client.default_route(&config) {
+        DefaultRoute::Link { index, .. } => char::from_u32(index - u32::from(b'0') + u32::from('a')).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(name(&client), 'c');
+    // It is dead on its own, an hour before the server is.
+    client.set_state(2, LinkState::Down, seconds(100));
+    client.set_state(0, LinkState::Suspect, seconds(3_700));
+    client.set_state(0, LinkState::Down, seconds(3_701));
+    client.set_state(1, LinkState::Down, seconds(3_704));
+    assert_eq!(name(&client), 'b');
+    // Its cable is pulled.
+    let Placing::At(mut place) = at("eth1", &["192.168.7.2"]) else { panic!() };
+    place.resolved.up = false;
+    client.set_place("b", Placing::At(place));
+    assert_eq!(name(&client), 'a');
+    client.links[0].taken_out = true;
+    assert_eq!(name(&client), 'c');
 }

@@ -9,7 +9,7 @@
 //! * [`mapping`]: the configuration in the core's terms; [`reload`]: what of it can change.
 //! * [`runner`]: a process of its own for everything that is executed.
 //! * [`clock`]: the clock of handshakes, kept over reboots.
-//! * [`control`], [`status`], [`events`]: what `bonding status` and its like see. [`log`]: where messages go.
+//! * [`control`], [`status`], [`events`]: what `bonding status` and its like see. `log`: where messages go.
 
 pub mod client;
 pub mod clock;

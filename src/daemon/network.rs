@@ -135,7 +135,7 @@ impl Network {
         receiver
     }
 
-    /// Removes everything of ours and ends the task. Takes [`CLEAR_DEADLINE`] at most.
+    /// Removes everything of ours and ends the task. Takes five seconds at most.
     pub async fn clear(&mut self) {
         let (answer, done) = oneshot::channel();
         let work = async {

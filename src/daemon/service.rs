@@ -402,7 +402,8 @@ impl Daemon {
                 Event::PeerDown { peer, reason } => self.peer_changed(peer, false, &reason),
                 Event::LinkState { peer, link, name, state, reason } => {
                     if let Side::Client(client) = &mut self.side {
-                        client.set_state(link, state);
+                        client.remember_round_trips(&self.driver.endpoint().status(now()));
+                        client.set_state(link, state, now());
                         // The fallback of the default route and the ways outside the bond go by links that are up.
                         self.set_network();
                     }

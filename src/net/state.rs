@@ -6,9 +6,10 @@
 //!
 //! # Marks
 //!
-//! * Routes and rules carry a protocol number of our own ([`PROTOCOL`]; `ip route show table all proto 176`). To see it
-//!   by name: `echo '176 bonding' > /etc/iproute2/rt_protos.d/bonding.conf`. The kernel compares it when a route or a
-//!   rule is removed, so that a race cannot hit somebody else's.
+//! * Routes and rules carry a protocol number of our own (option `route_protocol`, [`PROTOCOL`] where nothing else is
+//!   configured: `ip route show table all proto 155`). To see it by name:
+//!   `echo '155 bonding' > /etc/iproute2/rt_protos.d/bonding.conf`. The kernel compares it when a route or a rule is
+//!   removed, so that a race cannot hit somebody else's.
 //! * Rules on kernels that do not keep who set them (before 4.17) are ours if both their priority and their table are in
 //!   our ranges.
 //! * Addresses carry the same number where the kernel keeps it (`IFA_PROTO`, Linux 5.18). Before that, those are ours
@@ -31,10 +32,10 @@ use super::routes::{Route, RouteKey};
 use super::rules::{Rule, RuleInfo};
 use super::{Family, Prefix};
 
-/// Our number among the routing protocols: `0xB0`. Numbers from 4 (`RTPROT_STATIC`) on mean nothing to the kernel; this
-/// one is neither in its `rtnetlink.h` nor in iproute2's `rt_protos`, nor among those that FRR (191-198), Calico (80)
-/// and Open/R (99) use.
-pub const PROTOCOL: u8 = 176;
+/// Our number among the routing protocols. Numbers from 4 (`RTPROT_STATIC`) on mean nothing to the kernel; this one is
+/// neither in its `rtnetlink.h` nor in iproute2's `rt_protos`, nor among those that FRR (191-198), Calico (80) and
+/// Open/R (99) use.
+pub const PROTOCOL: u8 = 155;
 
 /// How we know what is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +48,9 @@ pub struct Ownership {
     pub priorities: RangeInclusive<u32>,
 }
 
+#[cfg(test)]
 impl Default for Ownership {
-    /// Protocol 176; 256 tables from `0xB000`, far from those that people (1-252) and mwan3 (1-250) number by hand; rules
-    /// of priority 600-899, before those of mwan3 (from 1001) and netifd (from 10000), so that these cannot send a
-    /// link's packets through another link.
+    /// That of the tests.
     fn default() -> Self {
         Ownership { protocol: PROTOCOL, tables: 0xB000..=0xB0FF, priorities: 600..=899 }
     }

@@ -473,3 +473,10 @@ fn owned_by_name() {
         ]
     );
 }
+
+#[test]
+fn our_number_is_the_one_that_the_configuration_has_by_default() {
+    let text = "config globals\n option role server\nconfig interface 'bond'\n option ipaddr '10.0.0.1/24'\n";
+    let report = crate::config::load(text, "test");
+    assert_eq!(report.config.unwrap().globals.route_protocol, PROTOCOL);
+}

@@ -5,6 +5,7 @@ mod change;
 mod classes;
 mod clock;
 mod failure;
+mod fallback;
 mod firewall;
 mod hooks;
 mod kernel_mode;
