@@ -162,7 +162,8 @@ impl Endpoint {
     pub fn update_peer(&mut self, id: PeerId, config: PeerConfig, now: Time) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         self.routing.set(id, &config.allowed);
-        let renew = entry.peer.config.policy != config.policy;
+        let renew =
+            entry.peer.config.policy != config.policy || entry.peer.config.handling != config.handling;
         self.handshakes.update(id, &config);
         entry.peer.configure(config);
         if renew {

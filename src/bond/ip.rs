@@ -8,7 +8,8 @@ use super::ethernet;
 use super::wire::BUCKETS;
 
 const TCP: u8 = 6;
-const UDP: u8 = 17;
+/// Number of UDP among the protocols above IP.
+pub const UDP: u8 = 17;
 const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 const ICMP: u8 = 1;

@@ -55,7 +55,7 @@ pub use class::{Class, Selector, Treatment};
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use link::LinkState;
 pub use packet::{Packet, Pool};
-pub use peer::{Event, LinkConfig, Payload, PeerConfig};
+pub use peer::{Event, Handling, LinkConfig, Payload, PeerConfig};
 pub use routing::IpPrefix;
 pub use scheduler::Policy;
 pub use time::Time;

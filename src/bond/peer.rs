@@ -49,6 +49,46 @@ pub struct PeerConfig {
     pub upload: Option<u64>,
     /// What is carried, and by whom it is spread.
     pub payload: Payload,
+    /// How inner packets are treated; `None`: as the peer asks.
+    pub handling: Option<Handling>,
+}
+
+/// How the inner packets that are sent to a peer are treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handling {
+    /// The receiver puts TCP back in order.
+    pub resequence_tcp: bool,
+    /// And UDP.
+    pub resequence_udp: bool,
+    /// The maximum segment size of TCP connections is lowered to what every link carries.
+    pub clamp_mss: bool,
+}
+
+impl Default for Handling {
+    fn default() -> Self {
+        Handling { resequence_tcp: true, resequence_udp: false, clamp_mss: true }
+    }
+}
+
+impl Handling {
+    const TCP: u8 = 1;
+    const UDP: u8 = 2;
+    const MSS: u8 = 4;
+
+    fn code(self) -> u8 {
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        bit(self.resequence_tcp, Self::TCP)
+            | bit(self.resequence_udp, Self::UDP)
+            | bit(self.clamp_mss, Self::MSS)
+    }
+
+    fn from_code(code: u8) -> Handling {
+        Handling {
+            resequence_tcp: code & Self::TCP != 0,
+            resequence_udp: code & Self::UDP != 0,
+            clamp_mss: code & Self::MSS != 0,
+        }
+    }
 }
 
 /// What the inner packets are, and who spreads them over the links. Both ends of a bond must have the same.
@@ -192,6 +232,8 @@ pub struct Peer {
     tunnel_mtu: u16,
     /// Policy that the peer asked for.
     asked: Policy,
+    /// And how it wants its packets to be treated.
+    asked_handling: Handling,
     /// What the other end carries, if that is not what we do.
     differs: Option<Payload>,
     /// That is yet to be told.
@@ -201,9 +243,11 @@ pub struct Peer {
 impl Peer {
     /// A peer without session. `seed` keys the hash of its flows.
     pub fn new(id: PeerId, config: PeerConfig, timing: Timing, seed: u64, now: Time) -> Self {
+        let mut sender = Sender::new(config.policy.unwrap_or_default(), timing.lifetimes, seed);
+        sender.handling = config.handling.unwrap_or_default();
         Peer {
             id,
-            sender: Sender::new(config.policy.unwrap_or_default(), timing.lifetimes, seed),
+            sender,
             receiver: Receiver::new(timing.lifetimes),
             config,
             rekeys: 0,
@@ -216,6 +260,7 @@ impl Peer {
             stalled: None,
             tunnel_mtu: 0,
             asked: Policy::default(),
+            asked_handling: Handling::default(),
             differs: None,
             complains: false,
         }
@@ -225,6 +270,7 @@ impl Peer {
     pub fn configure(&mut self, config: PeerConfig) {
         self.config = config;
         self.sender.scheduler.set_policy(self.config.policy.unwrap_or(self.asked));
+        self.sender.handling = self.config.handling.unwrap_or(self.asked_handling);
     }
 
     /// What the other end asks for in its handshake: the client's policy counts where ours is not set.
@@ -233,6 +279,11 @@ impl Peer {
         if let Some(policy) = policy.filter(|_| !self.config.initiator) {
             self.asked = policy;
             self.sender.scheduler.set_policy(self.config.policy.unwrap_or(policy));
+        }
+        if !self.config.initiator {
+            self.asked_handling =
+                settings.get(2).map_or(Handling::default(), |code| Handling::from_code(*code));
+            self.sender.handling = self.config.handling.unwrap_or(self.asked_handling);
         }
         let payload = settings.get(1).map_or(Some(Payload::Bonded), |code| Payload::from_code(*code));
         self.differs = payload.filter(|payload| *payload != self.config.payload);
@@ -247,7 +298,8 @@ impl Peer {
 
     /// What we ask for.
     pub fn settings(&self) -> Vec<u8> {
-        vec![self.sender.scheduler.policy().code(), self.config.payload.code()]
+        let sender = &self.sender;
+        vec![sender.scheduler.policy().code(), self.config.payload.code(), sender.handling.code()]
     }
 
     /// Client: replaces the classes of traffic, here and at the server.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cipher::CipherPolicy;
 use super::keys::PrivateKey;
 use super::{
-    Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkId, LinkState, Origin, Path, Payload,
+    Endpoint, EndpointConfig, Event, Handling, IpPrefix, LinkConfig, LinkId, LinkState, Origin, Path, Payload,
     PeerConfig, PeerId, Policy, Time,
 };
 
@@ -41,6 +41,11 @@ fn path(end: usize, link: LinkId) -> Path {
 
 impl World {
     fn new(client: Payload, server: Payload) -> World {
+        Self::with(client, server, None)
+    }
+
+    /// With a wish of the client.
+    fn with(client: Payload, server: Payload, handling: Option<Handling>) -> World {
         let keys = [PrivateKey::from_bytes([1; 32]), PrivateKey::from_bytes([2; 32])];
         let now = Time::from_millis(1_000);
         let end = |index: usize, payload: Payload| {
@@ -68,6 +73,7 @@ impl World {
                 policy: Some(Policy::Adaptive),
                 upload: None,
                 payload,
+                handling: handling.filter(|_| index == 0),
             };
             let peer = endpoint.add_peer(peer, now);
             End { endpoint, peer, received: Vec::new(), events: Vec::new() }
@@ -274,4 +280,37 @@ fn the_loss_of_all_paths_at_once_is_told_without_any_timer() {
     assert_eq!(events.iter().filter(down).count(), 2, "{events:?}");
     assert!(matches!(events.last(), Some(Event::PeerDown { .. })), "{events:?}");
     assert!(!client.endpoint.status(world.now).peers[0].up);
+}
+
+/// An IPv4 SYN from one host to the other with an MSS of 1460 bytes (option 2); the checksums are not looked at.
+fn syn(from: u8, to: u8) -> Vec<u8> {
+    let mut packet = vec![0; 44];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&44u16.to_be_bytes());
+    packet[8] = 64;
+    packet[9] = 6;
+    packet[12..20].copy_from_slice(&[10, 0, 0, from, 10, 0, 0, to]);
+    packet[32] = 0x60;
+    packet[33] = 2;
+    packet[40..44].copy_from_slice(&[2, 4, 0x05, 0xb4]);
+    packet
+}
+
+#[test]
+fn the_clients_wish_about_segment_sizes_counts_for_both_directions() {
+    let unclamped = Handling { clamp_mss: false, ..Handling::default() };
+    for (wish, clamps) in [(None, true), (Some(unclamped), false)] {
+        let mut world = World::with(Payload::Bonded, Payload::Bonded, wish);
+        for (from, packet) in [(0, syn(2, 1)), (1, syn(1, 2))] {
+            let now = world.now;
+            let endpoint = &mut world.ends[from].endpoint;
+            let mut buffer = endpoint.buffer();
+            buffer.copy_from(&packet);
+            endpoint.enqueue(buffer, now);
+            world.run(Duration::from_millis(500));
+            let (_, arrived) = world.ends[1 - from].received.pop().expect("the packet arrives");
+            let mss = u16::from_be_bytes([arrived[42], arrived[43]]);
+            assert_eq!(mss < 1_460, clamps, "{wish:?} from {from}: {mss}");
+        }
+    }
 }

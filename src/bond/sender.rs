@@ -7,9 +7,10 @@ use super::cipher::Cipher;
 use super::class::{Classes, Copies};
 use super::flight::{Flight, MAX_ATTEMPTS, Outgoing, TOO_OLD};
 use super::header::Seal;
-use super::ip::{Classifier, PacketInfo, clamp_mss};
+use super::ip::{Classifier, PacketInfo, UDP, clamp_mss};
 use super::link::{Link, LinkState};
 use super::packet::{Packet, Pool};
+use super::peer::Handling;
 use super::queue::{Queue, QueueConfig, Via};
 use super::scheduler::{Candidate, Choice, Head, Policy, Scheduler};
 use super::session::{Lifetimes, Sealer};
@@ -39,6 +40,8 @@ pub struct Sender {
     pub scheduler: Scheduler,
     /// Packets that are treated otherwise.
     pub classes: Classes,
+    /// How all packets are treated.
+    pub handling: Handling,
     /// Inner packets and bytes accepted.
     pub packets: u64,
     /// Bytes of them.
@@ -77,6 +80,7 @@ impl Sender {
             sealer: Sealer::new(lifetimes),
             scheduler: Scheduler::new(policy),
             classes: Classes::default(),
+            handling: Handling::default(),
             packets: 0,
             bytes: 0,
             resent: 0,
@@ -185,7 +189,7 @@ impl Sender {
         };
         self.packets += 1;
         self.bytes += packet.len() as u64;
-        if let (Some(_), Some(at)) = (info.tcp, info.network)
+        if let (true, Some(_), Some(at)) = (self.handling.clamp_mss, info.tcp, info.network)
             && let Some(inner) = packet.bytes_mut().get_mut(at..)
         {
             let room = self.room().saturating_sub(at).min(usize::from(u16::MAX)) as u16;
@@ -494,7 +498,7 @@ impl Sender {
                 }
             };
             let (packet, info) = self.queue.pop()?;
-            let ordered = info.tcp.is_some() && !info.pure_ack && !matches!(pinned, Some(Via::Only(_)));
+            let ordered = self.is_ordered(&info) && !matches!(pinned, Some(Via::Only(_)));
             let outgoing = self.outgoing(packet, info.bucket, ordered, now);
             let outgoing = Outgoing { pinned, class: info.class, ..outgoing };
             match self.links.iter_mut().find(|l| l.id == id) {
@@ -582,6 +586,15 @@ impl Sender {
             self.flows.resize(wire::BUCKETS, FlowState::default());
         }
         self.flows.get_mut(usize::from(bucket))
+    }
+
+    /// Whether the other end is to deliver a packet behind those of its flow that were sent before.
+    fn is_ordered(&self, info: &PacketInfo) -> bool {
+        match info.tcp {
+            // An acknowledgment says all that those before it said.
+            Some(_) => self.handling.resequence_tcp && !info.pure_ack,
+            None => self.handling.resequence_udp && info.protocol == UDP,
+        }
     }
 
     /// Gives a new packet its place in its flow.

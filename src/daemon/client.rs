@@ -15,7 +15,7 @@ use super::outside::Exit;
 use super::places::Names;
 use super::status::LinkPlace;
 use crate::bond::status::EndpointStatus;
-use crate::bond::{Class, LinkConfig, LinkId, LinkState, MAX_LINKS, Path, PeerId, SocketId, Time};
+use crate::bond::{Class, Handling, LinkConfig, LinkId, LinkState, MAX_LINKS, Path, PeerId, SocketId, Time};
 use crate::config::key::{PublicKey, Secret};
 use crate::config::value::Host;
 use crate::config::{self, Config};
@@ -90,6 +90,7 @@ struct Identity {
     public_key: Option<PublicKey>,
     preshared_key: Option<Secret>,
     policy: config::Policy,
+    handling: Handling,
 }
 
 impl Identity {
@@ -98,6 +99,7 @@ impl Identity {
             public_key: config.bond.public_key,
             preshared_key: config.bond.preshared_key.clone(),
             policy: config.bond.policy,
+            handling: mapping::handling(config),
         }
     }
 }

@@ -6,8 +6,8 @@ use crate::bond::cipher::{Cipher, CipherList, CipherPolicy, has_aes_instructions
 use crate::bond::class::bit;
 use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::bond::{
-    Class, EndpointConfig, IpPrefix, LinkConfig, LinkId, Path, Payload, PeerConfig, Policy, Selector,
-    Treatment,
+    Class, EndpointConfig, Handling, IpPrefix, LinkConfig, LinkId, Path, Payload, PeerConfig, Policy,
+    Selector, Treatment,
 };
 use crate::config::key::Secret;
 use crate::config::value::{IpNet, Rate};
@@ -63,13 +63,14 @@ pub fn server(config: &Config) -> Option<PeerConfig> {
         policy: Some(policy(config.bond.policy)),
         upload: None,
         payload: payload(config),
+        handling: Some(handling(config)),
     })
 }
 
 /// The server's view of a router.
 ///
 /// A policy other than the default is the server's own choice; with the default the router's choice counts for both
-/// directions, so that it has to be made in one place only.
+/// directions, so that it has to be made in one place only. So it is with how packets are treated.
 ///
 /// `None` while its key is not known.
 pub fn router(peer: &config::Peer, config: &Config) -> Option<PeerConfig> {
@@ -81,7 +82,17 @@ pub fn router(peer: &config::Peer, config: &Config) -> Option<PeerConfig> {
         policy: (peer.policy != config::Policy::Adaptive).then(|| policy(peer.policy)),
         upload: peer.download.map(bits),
         payload: payload(config),
+        handling: Some(handling(config)).filter(|handling| *handling != Handling::default()),
     })
+}
+
+/// How inner packets are treated.
+pub fn handling(config: &Config) -> Handling {
+    Handling {
+        resequence_tcp: config.bond.resequence_tcp,
+        resequence_udp: config.bond.resequence_udp,
+        clamp_mss: config.bond.mss_clamp,
+    }
 }
 
 /// What the links carry.

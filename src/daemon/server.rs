@@ -7,7 +7,7 @@ use super::events::unix_ms;
 use super::introduction::Invited;
 use super::mapping;
 use crate::bond::keys::PresharedKey;
-use crate::bond::{PeerId, SocketId, Time};
+use crate::bond::{Handling, PeerId, SocketId, Time};
 use crate::config::{self, Config};
 use crate::io::udp::OpenError;
 use crate::io::{Driver, Socket, SocketOptions};
@@ -15,6 +15,7 @@ use crate::io::{Driver, Socket, SocketOptions};
 struct Router {
     id: PeerId,
     config: config::Peer,
+    handling: Option<Handling>,
 }
 
 /// The sockets and peers of a server.
@@ -135,15 +136,17 @@ impl Server {
             let known = self.routers.iter_mut().find(|r| same_key(&r.config, peer));
             let id = match known {
                 Some(router) => {
-                    if router.config != *peer {
+                    if router.config != *peer || router.handling != core.handling {
+                        router.handling = core.handling;
                         driver.endpoint_mut().update_peer(router.id, core, now);
                         router.config = peer.clone();
                     }
                     router.id
                 }
                 None => {
+                    let handling = core.handling;
                     let id = driver.endpoint_mut().add_peer(core, now);
-                    self.routers.push(Router { id, config: peer.clone() });
+                    self.routers.push(Router { id, config: peer.clone(), handling });
                     id
                 }
             };

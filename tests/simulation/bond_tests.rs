@@ -390,6 +390,27 @@ fn small_path_mtus_are_found_and_hosts_are_clamped() {
 }
 
 #[test]
+fn udp_is_put_back_in_order_for_those_who_ask() {
+    for resequence_udp in [false, true] {
+        let config = BondConfig { resequence_udp, ..BondConfig::with_policy(Policy::RoundRobin) };
+        let mut world = endpoint::world(&scenarios::asym2(), &config, 5);
+        world.run_until_ready();
+        let flows = Side::BOTH.map(|side| world.add_udp(UdpConfig::probe(side, 200)));
+        let begin = world.now();
+        world.run_for(10 * SECOND);
+        for flow in flows {
+            let end = world.now() - SECOND;
+            let early = world.udp(flow).out_of_order(begin, end);
+            assert_eq!(world.udp(flow).lost(begin, end), 0);
+            match resequence_udp {
+                true => assert_eq!(early, 0, "in order"),
+                false => assert!(early > 500, "in turns over unequal lines: {early} early"),
+            }
+        }
+    }
+}
+
+#[test]
 fn overload_is_bounded() {
     let mut world = endpoint::world(&scenarios::asym2(), &BondConfig::default(), 14);
     world.run_until_ready();

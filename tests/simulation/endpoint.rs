@@ -7,7 +7,7 @@ use bonding::bond::cipher::{CipherList, CipherPolicy};
 use bonding::bond::keys::PrivateKey;
 use bonding::bond::status::PeerStatus;
 use bonding::bond::{
-    Class, Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkState, Origin, Path, Payload,
+    Class, Endpoint, EndpointConfig, Event, Handling, IpPrefix, LinkConfig, LinkState, Origin, Path, Payload,
     PeerConfig, PeerId, Policy, Time,
 };
 use lab::random::Random;
@@ -28,6 +28,8 @@ pub struct BondConfig {
     pub ipv6: bool,
     /// Tell the core the rates of the lines, as a user may.
     pub rates_configured: bool,
+    /// Put UDP back in order.
+    pub resequence_udp: bool,
     /// Priority of each link; 0 where the list ends.
     pub priorities: Vec<u8>,
     /// Classes of traffic, at the client.
@@ -43,6 +45,7 @@ impl Default for BondConfig {
             keepalive: Duration::from_millis(1_200),
             ipv6: false,
             rates_configured: false,
+            resequence_udp: false,
             priorities: Vec::new(),
             classes: Vec::new(),
         }
@@ -149,6 +152,9 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
         policy: (side == Side::Client).then_some(config.policy),
         upload: None,
         payload: Payload::Bonded,
+        // The client's wish counts for both directions.
+        handling: (side == Side::Client)
+            .then(|| Handling { resequence_udp: config.resequence_udp, ..Handling::default() }),
     };
     let peer = endpoint.add_peer(peer_config, began);
     let mut bond = Bond {

@@ -70,6 +70,16 @@ impl UdpFlow {
         self.between(from, to).filter(|sent| sent.arrived.is_none()).count()
     }
 
+    /// Of the packets sent between two times, how many arrived before one that was sent before them.
+    pub fn out_of_order(&self, from: Nanos, to: Nanos) -> usize {
+        let (mut latest, mut early) = (0, 0);
+        for arrived in self.between(from, to).filter_map(|sent| sent.arrived) {
+            early += usize::from(arrived < latest);
+            latest = latest.max(arrived);
+        }
+        early
+    }
+
     /// One-way delays of the packets sent between two times.
     pub fn delays(&self, from: Nanos, to: Nanos) -> Vec<Nanos> {
         self.between(from, to).filter_map(|sent| Some(sent.arrived? - sent.at)).collect()
