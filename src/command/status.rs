@@ -104,6 +104,8 @@ pub fn render(status: &Value, colour: bool) -> String {
             text.push_str(&wrap(problem, 4));
         }
     }
+    render_privileges(status, paint, &mut text);
+    render_watchdog(&status["watchdog"], paint, &mut text);
     let peers = endpoint["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
     for peer in peers {
         render_peer(peer, status, paint, &mut text);
@@ -141,6 +143,59 @@ fn list_offloads(offloads: &Value) -> String {
         ([], _) => "none".to_owned(),
         (on, []) => list(on),
         (on, off) => format!("{} (not here: {})", list(on), list(off)),
+    }
+}
+
+fn render_privileges(status: &Value, paint: Paint, text: &mut String) {
+    let Some(privileges) = status.get("privileges") else { return };
+    let kept: Vec<_> =
+        privileges["capabilities"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let line = match (privileges.is_null(), privileges["seccomp"] == true) {
+        (true, _) => paint.red("privileges: all, they could not be given up"),
+        (false, true) => format!("privileges: {}; system calls are filtered", kept.join(", ")),
+        (false, false) => format!("privileges: {}; no system call filter in this kernel", kept.join(", ")),
+    };
+    if privileges.is_null() {
+        let _ = writeln!(text, "  {line}");
+    } else {
+        text.push_str(&wrap(&line, 2));
+    }
+}
+
+fn render_watchdog(watchdog: &Value, paint: Paint, text: &mut String) {
+    if !watchdog.is_object() {
+        return;
+    }
+    let addresses: Vec<_> =
+        watchdog["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let next = watchdog["next_action_ms"].as_u64().map(|ms| format!(", action in {}", duration(ms)));
+    let silent = match watchdog["last_answer_ms"].as_u64() {
+        Some(ms) => format!("no answer for {}", duration(ms)),
+        None => "no answer yet".to_owned(),
+    };
+    let error = match string(watchdog, "error") {
+        "" | "no answer" => String::new(),
+        error => format!(" ({error})"),
+    };
+    let state = match (string(watchdog, "state"), watchdog["rtt_ms"].as_f64()) {
+        ("ok", Some(rtt)) => format!("answers in {} ms", milliseconds(rtt)),
+        ("ok", None) => "asked, no answer yet".to_owned(),
+        ("waiting", _) => "waits for a link to come up".to_owned(),
+        ("acting", _) => "its action runs".to_owned(),
+        _ => format!("{silent}{error}{}", next.unwrap_or_default()),
+    };
+    let actions = match number(watchdog, "actions") {
+        0 => String::new(),
+        1 => "; 1 action since it worked".to_owned(),
+        many => format!("; {many} actions since it worked"),
+    };
+    let line = wrap(&format!("watchdog: {}: {state}{actions}", addresses.join(", ")), 2);
+    let is_well = matches!(string(watchdog, "state"), "ok" | "waiting");
+    if is_well {
+        text.push_str(&line)
+    } else {
+        text.push_str(&paint.yellow(line.trim_end_matches('\n')));
+        text.push('\n')
     }
 }
 

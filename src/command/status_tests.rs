@@ -73,6 +73,39 @@ dropped: 3 replayed
 }
 
 #[test]
+fn privileges_and_watchdog() {
+    let screen = |more: Value| {
+        let mut status = client();
+        status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let screen = render(&status, false);
+        assert!(screen.lines().all(|line| line.chars().count() <= COLUMNS), "{screen}");
+        screen
+    };
+    let kept = json!(["CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
+    let wide = screen(json!({ "privileges": { "capabilities": kept, "seccomp": true } }));
+    assert!(wide.contains("system calls are"), "{wide}");
+    assert!(
+        screen(json!({ "privileges": null })).contains("  privileges: all, they could not be given up\n")
+    );
+    let watchdog = |state: &str, answer: Value, error: &str, actions: u64| {
+        screen(json!({ "watchdog": {
+            "addresses": ["192.0.2.1", "2001:db8::1"], "state": state, "last_answer_ms": answer,
+            "rtt_ms": 25.04, "error": error, "actions": actions, "next_action_ms": 61_000
+        } }))
+    };
+    let ok = watchdog("ok", json!(900), "", 0);
+    assert!(ok.contains("\n  watchdog: 192.0.2.1, 2001:db8::1: answers in 25.0 ms\n"), "{ok}");
+    let silent = watchdog("silent", json!(75_000), "no answer", 2);
+    let silent = silent.split_whitespace().collect::<Vec<_>>().join(" ");
+    let expected = "no answer for 1 min 15 s, action in 1 min 1 s; 2 actions since it worked";
+    assert!(silent.contains(expected), "{silent}");
+    assert!(watchdog("waiting", Value::Null, "", 0).contains("waits for a link to come up"));
+    assert!(
+        watchdog("silent", Value::Null, "Network is unreachable", 0).contains("(Network is unreachable)")
+    );
+}
+
+#[test]
 fn a_server_that_nobody_called() {
     let status = json!({
         "role": "server", "ifname": "bond0", "uptime_ms": 900, "reload": null, "listen": ["[::]:5511", "0.0.0.0:5512"], "interfaces": {},

@@ -14,13 +14,14 @@ use tokio::time::MissedTickBehavior;
 use super::status::render;
 use super::text::wrap;
 use crate::daemon::control::{Command, ask};
+use crate::io::terminal;
 
 /// How often it looks.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// Alternate screen (xterm's private mode 1049), and no cursor (mode 25).
-const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+/// Alternate screen (xterm's private mode 1049), no cursor (mode 25), and lines that end at the margin (mode 7).
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 const HOME: &str = "\x1b[H";
 const ERASE_LINE_END: &str = "\x1b[K";
 const ERASE_BELOW: &str = "\x1b[J";
@@ -65,7 +66,7 @@ async fn watch(socket: &Path, json: bool, colour: bool, mut signals: Signals) ->
         };
         let text = if own_screen {
             screen.get_or_insert_with(Screen::enter);
-            frame(&text)
+            frame(&text, terminal::own_rows())
         } else {
             text
         };
@@ -83,9 +84,17 @@ async fn question(socket: &Path) -> io::Result<Value> {
     answer.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-/// `text` over what was on the screen before, without the flicker of an empty one.
-fn frame(text: &str) -> String {
-    let lines: String = text.lines().flat_map(|line| [line, ERASE_LINE_END, "\n"]).collect();
+/// `text` over what was on the screen before, without the flicker of an empty one. What does not fit `rows` is left out,
+/// and the last line says so: a screen that scrolls would lose its beginning.
+fn frame(text: &str, rows: Option<usize>) -> String {
+    let count = text.lines().count();
+    // The cursor rests below the last line.
+    let room = rows.map_or(count, |rows| rows.saturating_sub(1));
+    let shown = if count <= room { count } else { room.saturating_sub(1) };
+    let mut lines: String = text.lines().take(shown).flat_map(|line| [line, ERASE_LINE_END, "\n"]).collect();
+    if shown < count {
+        lines += &format!("… {} more lines: `bonding status` shows all{ERASE_LINE_END}\n", count - shown);
+    }
     format!("{HOME}{lines}{ERASE_BELOW}")
 }
 
@@ -142,7 +151,19 @@ mod tests {
 
     #[test]
     fn a_frame_leaves_nothing_of_the_one_before() {
-        assert_eq!(frame("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
-        assert_eq!(frame(""), "\x1b[H\x1b[J");
+        assert_eq!(frame("a\nb\n", None), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+        assert_eq!(frame("", Some(24)), "\x1b[H\x1b[J");
+    }
+
+    #[test]
+    fn a_low_terminal_does_not_scroll() {
+        let text = "1\n2\n3\n4\n5\n";
+        assert_eq!(frame(text, Some(6)), frame(text, None));
+        let low = frame(text, Some(5));
+        assert!(low.contains("3\x1b[K\n… 2 more lines") && !low.contains('4'), "{low}");
+        assert_eq!(low.matches('\n').count(), 4);
+        for rows in 0..3 {
+            assert!(frame(text, Some(rows)).matches('\n').count() <= 1 + rows);
+        }
     }
 }

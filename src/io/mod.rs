@@ -10,6 +10,7 @@ pub mod keeper;
 pub mod offload;
 pub mod ping;
 mod port;
+pub mod terminal;
 pub mod timer;
 pub mod tun;
 pub mod udp;
