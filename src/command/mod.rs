@@ -4,6 +4,7 @@
 //! answers.
 
 pub mod check;
+pub mod completion;
 pub mod import;
 pub mod join;
 pub mod keys;
@@ -36,7 +37,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NO_DAEMON: u8 = 3;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "run",
     "status",
     "events",
@@ -53,6 +54,7 @@ const COMMANDS: [&str; 18] = [
     "pubkey",
     "genpsk",
     "rpcd",
+    "completion",
     "version",
     "help",
 ];
@@ -78,6 +80,7 @@ bonding joins several internet links into one fast, safe pipe to a server.
   bonding pubkey                 turn a private key (standard input) into its public key
   bonding genpsk                 make a pre-shared key
   bonding rpcd list|call METHOD  OpenWrt: the ubus object `bonding`
+  bonding completion bash        print what bash needs to complete all of this
   bonding version
 
 `bonding COMMAND --help` says more. Exit codes: 0 done; 1 failed, or the file has errors;
@@ -150,6 +153,13 @@ pub enum Invocation {
     Join(join::Options),
     /// Set up a server, or change who may connect to it.
     Server(server::Invocation),
+    /// Help a shell to complete a command line.
+    Completion {
+        /// The control socket.
+        socket: PathBuf,
+        /// What is asked for.
+        topic: completion::Topic,
+    },
     /// Be the process that runs scripts for a daemon.
     RunScripts(PathBuf),
     /// Make a private key.
@@ -234,6 +244,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         }
         "genpsk" => no_more(parser, Invocation::GenPsk, "bonding genpsk: make a pre-shared key\n"),
         "rpcd" => parse_rpcd(parser),
+        "completion" => parse_completion(parser),
         runner::SUBCOMMAND => parse_file(parser, Invocation::RunScripts, "for the daemon's own use\n"),
         other => Err(no_command(other)),
     }
@@ -474,6 +485,31 @@ would remove. Does nothing.
     Ok(Invocation::Plan { file: file.ok_or("plan: which file?")?, stop })
 }
 
+fn parse_completion(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
+    const HELP: &str = "\
+bonding completion bash|links|peers [--socket PATH]
+
+bash: prints the script that completes command lines, for /etc/bash_completion.d/bonding.
+links, peers: prints the names that the daemon has now.
+";
+    let (mut socket, mut topic) = (PathBuf::from(SOCKET), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
+            Long("socket") => socket = parser.value()?.into(),
+            Value(word) if topic.is_none() => {
+                let word = word.string()?;
+                let named = completion::Topic::named(&word);
+                topic =
+                    Some(named.ok_or_else(|| format!("completion: '{word}' is not bash, links or peers"))?);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    let topic = topic.ok_or("completion: for which shell? There is bash")?;
+    Ok(Invocation::Completion { socket, topic })
+}
+
 fn no_more(
     mut parser: lexopt::Parser,
     invocation: Invocation,
@@ -509,6 +545,7 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::Check(file) => check::run(&file, &mut out),
         Invocation::Plan { file, stop } => plan::run(&file, stop, &mut out),
         Invocation::Options { json } => options::run(json, &mut out),
+        Invocation::Completion { socket, topic } => completion::run(topic, &socket, &mut out),
         Invocation::RunScripts(config) => {
             drop(out);
             return match runner::process::serve(&config) {
