@@ -19,6 +19,7 @@ mod routing;
 mod security;
 mod server;
 mod speedtest;
+mod status;
 mod throughput;
 mod watchdog;
 
