@@ -68,6 +68,7 @@ fn end(index: usize, now: Time) -> (Endpoint, PeerId) {
         policy: Some(Policy::Adaptive),
         upload: None,
         payload: Default::default(),
+        handling: None,
     };
     let peer = endpoint.add_peer(peer, now);
     (endpoint, peer)
