@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::cipher::CipherPolicy;
 use super::keys::PrivateKey;
 use super::{
-    Endpoint, EndpointConfig, Event, Handling, IpPrefix, LinkConfig, LinkId, LinkState, Origin, Path, Payload,
-    PeerConfig, PeerId, Policy, Time,
+    Endpoint, EndpointConfig, Event, Handling, IpPrefix, LinkConfig, LinkId, LinkState, Origin, Path,
+    Payload, PeerConfig, PeerId, Policy, Time,
 };
 
 const STEP: Duration = Duration::from_millis(1);
