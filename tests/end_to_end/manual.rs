@@ -299,8 +299,9 @@ fn what(info: &str) -> Option<What> {
 }
 
 /// Pages whose blocks say what becomes of them; those that are followed have a test of their own.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "docs/README.md",
+    "docs/kernel-mode.md",
     "docs/troubleshooting.md",
     "docs/how-it-works.md",
     "docs/security.md",
