@@ -45,6 +45,8 @@ const HARMLESS: f64 = 0.025;
 const MIN_GAIN: f64 = 0.04;
 /// A link whose rate grows with more than this gain is far from full.
 const GROWING: f64 = 0.15;
+/// A rate below this part of what it was ten seconds ago is likely to rise again.
+const FALLEN: f64 = 0.6;
 const MAX_GAIN: f64 = 0.5;
 const BACKOFF_LIMIT: f64 = 0.4;
 /// Time constant with which the rate follows its goal, in seconds.
@@ -202,9 +204,10 @@ impl Capacity {
         self.known
     }
 
-    /// The rate is full of data and rises quickly, so that the link can carry more than now.
+    /// The rate is full of data and rises quickly, or has fallen deep not long ago, so that the link is likely to carry
+    /// more in a moment.
     pub fn is_growing(&self) -> bool {
-        self.growing
+        self.growing || self.known && self.peak.get().is_some_and(|peak| self.rate < FALLEN * peak)
     }
 
     /// The queue at the bottleneck.

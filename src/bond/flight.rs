@@ -30,6 +30,8 @@ pub struct Outgoing {
     pub born: Time,
     /// How often it has been sent.
     pub attempts: u8,
+    /// Its flow sends little, so that it does not wait for others.
+    pub sparse: bool,
     /// It goes over this link.
     pub pinned: Option<Via>,
     /// Its class, see [`super::class`].
@@ -304,6 +306,7 @@ mod tests {
             born: Time::ZERO,
             attempts: 1,
             pinned: None,
+            sparse: false,
             class: 0,
         }
     }

@@ -19,7 +19,7 @@ const MIN_TUNNEL_MTU: usize = 1280;
 /// How long a gap is waited for, at least and at most.
 const MIN_PATIENCE: Duration = Duration::from_millis(60);
 const MAX_PATIENCE: Duration = Duration::from_millis(1_500);
-const PATIENCE_MARGIN: Duration = Duration::from_millis(250);
+const PATIENCE_MARGIN: Duration = Duration::from_millis(700);
 /// Links that join a new session count as carrying traffic for so long, if those of the old one did.
 const REJOIN_GRACE: Duration = Duration::from_secs(1);
 

@@ -21,8 +21,11 @@ use super::{LinkId, MAX_LINKS, Path, Time, Transmit};
 const MAX_KEPT: usize = 12 << 20;
 /// Packets that wait to be sent again at the most.
 const MAX_RESENDS: usize = 8_192;
-/// A resend goes ahead of the pacer by at most this.
+/// A resend goes ahead of the pacer by at most this;
 const RESEND_AHEAD: Duration = Duration::from_millis(20);
+/// by this when there are many, as after a cut: they leave room for flows that send little.
+const MANY_RESENDS: usize = 32;
+const MANY_RESENDS_AHEAD: Duration = Duration::from_millis(4);
 /// The pacers' deadlines are served no more often than this; their credit makes up for it.
 const WAKE_INTERVAL: Duration = Duration::from_micros(300);
 /// Datagrams in one transmit at the most, and bytes of them: what `UDP_SEGMENT` takes at once.
@@ -500,7 +503,7 @@ impl Sender {
             let (packet, info) = self.queue.pop()?;
             let ordered = self.is_ordered(&info) && !matches!(pinned, Some(Via::Only(_)));
             let outgoing = self.outgoing(packet, info.bucket, ordered, now);
-            let outgoing = Outgoing { pinned, class: info.class, ..outgoing };
+            let outgoing = Outgoing { pinned, sparse, class: info.class, ..outgoing };
             match self.links.iter_mut().find(|l| l.id == id) {
                 Some(link) if matches!(choice, Choice::Stage(_)) => link.staged.push(outgoing),
                 _ => return Some(self.fit(id, outgoing, now)),
@@ -538,6 +541,8 @@ impl Sender {
                 continue;
             }
             let (length, pinned, class) = (outgoing.packet.len(), outgoing.pinned, outgoing.class);
+            let many = self.resends.len() > MANY_RESENDS && !outgoing.sparse;
+            let ahead = if many { MANY_RESENDS_AHEAD } else { RESEND_AHEAD };
             self.find_candidates(length, now);
             self.classes.restrict(class, &mut self.candidates);
             if self.keep_to(pinned).is_err() {
@@ -546,8 +551,8 @@ impl Sender {
                 continue;
             }
             let best = Scheduler::earliest(&self.candidates, now)?;
-            if best.free > now + RESEND_AHEAD {
-                self.wake_at(best.free - RESEND_AHEAD);
+            if best.free > now + ahead {
+                self.wake_at(best.free - ahead);
                 return None;
             }
             let outgoing = self.resends.pop_front()?;
@@ -613,6 +618,7 @@ impl Sender {
             born: now,
             attempts: 0,
             pinned: None,
+            sparse: false,
             class: 0,
         }
     }
@@ -705,10 +711,14 @@ impl Sender {
             if outgoing.attempts == 0 {
                 self.unstaged(outgoing.bucket);
             }
-            if self.resends.len() < MAX_RESENDS {
-                self.resends.push_back(outgoing);
-            } else {
+            if self.resends.len() >= MAX_RESENDS {
                 self.give_up(outgoing, now);
+            } else if outgoing.sparse {
+                // A call does not wait for the downloads that the same link carried.
+                let at = self.resends.iter().position(|resend| !resend.sparse).unwrap_or(self.resends.len());
+                self.resends.insert(at, outgoing);
+            } else {
+                self.resends.push_back(outgoing);
             }
         }
         self.lost = lost;

@@ -556,7 +556,6 @@ mod target {
     }
 
     #[test]
-    #[ignore = "target"]
     fn changes_are_followed_in_time() {
         let scenario = scenarios::asym2();
         let mut world = endpoint::world(&scenario, &BondConfig::default(), 4);
