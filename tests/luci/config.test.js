@@ -125,10 +125,14 @@ test('a beginner pastes one line and chooses the lines', { timeout: 60000 }, asy
 test('every option of the schema has a field with its help', { timeout: 60000 }, async () => {
 	const config = fresh('all');
 
-	fs.appendFileSync(config, "\nconfig rule\n\toption proto 'udp'\n\toption policy 'redundant'\n\nconfig peer 'home'\n");
+	const { sections } = await ubus(config, server.state, 'options');
+
+	/* One of each kind of section. */
+	for (const { type, single } of sections)
+		if (!single && !section(config, type))
+			fs.appendFileSync(config, `\nconfig ${type} 'one_${type}'\n`);
 
 	const page = await setUp(config);
-	const { sections } = await ubus(config, server.state, 'options');
 
 	for (const { type, options } of sections) {
 		for (const { name, help } of options) {

@@ -39,6 +39,10 @@ const SECTIONS = {
 		[ 'general', _('General') ],
 		[ 'advanced', _('Advanced') ]
 	] },
+	redirect: { title: _('Port forwards'), add: _('Add a port forward'), tabs: [
+		[ 'general', _('General') ],
+		[ 'advanced', _('Advanced') ]
+	] },
 	peer: { title: _('Routers'), add: _('Add a router'), tabs: [
 		[ 'general', _('General') ],
 		[ 'advanced', _('Advanced') ]
