@@ -134,9 +134,9 @@ fn a_process_is_asked_to_end_and_killed_when_dropped() {
             .unwrap();
     process.wait_for_output("up", SOON).unwrap();
     assert!(process.is_running().unwrap());
-    process.signal(Signal::SIGINT).unwrap();
+    process.signal(Signal::SIGTERM).unwrap();
     assert!(process.wait(SOON).unwrap().is_some());
-    assert!(process.signal(Signal::SIGINT).is_err());
+    assert!(process.signal(Signal::SIGTERM).is_err());
 
     let process = ns.spawn(shell("exec sleep 60")).unwrap();
     let id = process.id();
