@@ -67,6 +67,7 @@ fn end(index: usize, now: Time) -> (Endpoint, PeerId) {
         allowed: vec![IpPrefix { addr: Ipv4Addr::new(10, 0, 0, 0).into(), len: 24 }],
         policy: Some(Policy::Adaptive),
         upload: None,
+        download: None,
         payload: Default::default(),
         handling: None,
     };
@@ -89,6 +90,8 @@ impl Pair {
                 download: None,
                 priority: 1,
                 weight: 1,
+                last_resort: false,
+                keepalive: None,
                 mtu: None,
             };
             client.set_link(peer, config, now);

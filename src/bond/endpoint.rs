@@ -162,10 +162,10 @@ impl Endpoint {
     pub fn update_peer(&mut self, id: PeerId, config: PeerConfig, now: Time) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         self.routing.set(id, &config.allowed);
-        let renew =
-            entry.peer.config.policy != config.policy || entry.peer.config.handling != config.handling;
+        let told = |config: &PeerConfig| (config.policy, config.handling, config.download);
+        let renew = told(&entry.peer.config) != told(&config);
         self.handshakes.update(id, &config);
-        entry.peer.configure(config);
+        entry.peer.configure(config, now);
         if renew {
             self.handshakes.call_soon(id, now);
         }
@@ -211,6 +211,11 @@ impl Endpoint {
             entry.peer.remove_link(link, now);
         }
         self.watch(id, now);
+    }
+
+    /// Bytes on the line that each link of a peer has sent and received, with IP and UDP headers.
+    pub fn link_bytes(&self, id: PeerId) -> Vec<(LinkId, u64, u64)> {
+        self.entries.get(id).map(|entry| entry.peer.link_bytes()).unwrap_or_default()
     }
 
     /// Says goodbye to all peers: transmit what [`Endpoint::poll_transmit`] gives then.
@@ -350,7 +355,13 @@ impl Endpoint {
         let mut drops = self.drops.clone();
         let spoofed: u64 = self.entries.values().map(|e| e.peer.spoofed).sum();
         let malformed: u64 = self.entries.values().map(|e| e.peer.receiver.malformed).sum();
-        for (reason, count) in [("inner source not allowed", spoofed), ("inside malformed", malformed)] {
+        let above: u64 = self.entries.values().map(|e| e.peer.above_limit()).sum();
+        let counts = [
+            ("inner source not allowed", spoofed),
+            ("inside malformed", malformed),
+            ("above the peer's limit", above),
+        ];
+        for (reason, count) in counts {
             if count > 0 {
                 drops.insert(reason, count);
             }
@@ -406,7 +417,7 @@ impl Endpoint {
             entry.peer.sender.sealer.confirm(opened.epoch);
             entry.peer.adopted(lineage, now);
             if let Some(settings) = entry.staged.take(opened.epoch) {
-                entry.peer.asked_for(&settings);
+                entry.peer.asked_for(&settings, now);
             }
         }
         let random = &mut self.random;

@@ -71,6 +71,10 @@ pub struct Settings {
     pub priority: u8,
     /// Share under the policy `weighted`.
     pub weight: u32,
+    /// Carries data only while no other link does.
+    pub last_resort: bool,
+    /// How often it is probed while it is idle.
+    pub keepalive: Duration,
     /// Bound on the outer IP packet.
     pub mtu: Option<u16>,
 }
@@ -172,7 +176,6 @@ pub struct Link {
     direct: Vec<(Path, Vec<u8>)>,
     next_probe: Option<Time>,
     retry: Duration,
-    keepalive: Duration,
     heard: Time,
     trains: u8,
     train_length: u8,
@@ -235,7 +238,7 @@ pub struct Counters {
 
 impl Link {
     /// A link that has not joined yet.
-    pub fn new(id: LinkId, settings: Settings, hello: Option<Hello>, keepalive: Duration, now: Time) -> Self {
+    pub fn new(id: LinkId, settings: Settings, hello: Option<Hello>, now: Time) -> Self {
         let capacity = Capacity::new(settings.limit, now);
         Link {
             id,
@@ -260,7 +263,6 @@ impl Link {
             direct: Vec::new(),
             next_probe: None,
             retry: FIRST_RETRY,
-            keepalive,
             heard: now,
             trains: 0,
             train_length: 0,
@@ -581,17 +583,17 @@ impl Link {
     /// A report is about to be sent: a probe that is due soon goes with it, so that an idle link needs three packets for
     /// both ends to know that it lives, and not four.
     pub fn probe_with_report(&mut self, now: Time) {
-        let soon = now + self.keepalive / 2;
+        let soon = now + self.settings.keepalive / 2;
         if self.state == LinkState::Up && self.next_probe.is_some_and(|due| due <= soon) {
             self.push_frame(&Frame::Ping);
-            self.next_probe = Some(now + self.keepalive);
+            self.next_probe = Some(now + self.settings.keepalive);
         }
     }
 
     /// A packet that asks for a report was sent.
     pub fn asked(&mut self, now: Time) {
         if matches!(self.state, LinkState::Up) {
-            self.next_probe = Some(now + self.keepalive);
+            self.next_probe = Some(now + self.settings.keepalive);
         }
     }
 
@@ -621,7 +623,7 @@ impl Link {
     fn probe(&mut self, now: Time) {
         self.push_frame(&Frame::Ping);
         match self.state {
-            LinkState::Up => self.next_probe = Some(now + self.keepalive),
+            LinkState::Up => self.next_probe = Some(now + self.settings.keepalive),
             _ => {
                 if self.hello.is_some() {
                     self.say_hello();

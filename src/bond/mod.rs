@@ -23,6 +23,7 @@ mod hash;
 pub mod header;
 pub mod ip;
 pub mod keys;
+pub mod limit;
 pub mod link;
 pub mod load;
 pub mod logical_clock;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::announcement::{Announcer, Listener};
 use super::class::Class;
 use super::keys::{PresharedKey, PublicKey};
+use super::limit::Policer;
 use super::link::{Link, LinkState, Settings};
 use super::receiver::{Opened, Receiver};
 use super::routing::IpPrefix;
@@ -45,8 +46,10 @@ pub struct PeerConfig {
     pub allowed: Vec<IpPrefix>,
     /// How packets to it are spread; `None`: as the peer asks.
     pub policy: Option<Policy>,
-    /// Upper limit of what is sent to it over each link, in bits a second.
+    /// The most that is sent to it, over all links, in bits a second on the lines.
     pub upload: Option<u64>,
+    /// The most that is taken from it, in bits a second. It is told; what comes above is dropped.
+    pub download: Option<u64>,
     /// What is carried, and by whom it is spread.
     pub payload: Payload,
     /// How inner packets are treated; `None`: as the peer asks.
@@ -153,6 +156,10 @@ pub struct LinkConfig {
     pub priority: u8,
     /// Share under the policy `weighted`.
     pub weight: u32,
+    /// Carries data only while no other link does.
+    pub last_resort: bool,
+    /// How often the link is probed while it is idle; `None`: as the endpoint says.
+    pub keepalive: Option<Duration>,
     /// Bound on the outer IP packet; `None`: found out, at most 1500.
     pub mtu: Option<u16>,
 }
@@ -238,6 +245,9 @@ pub struct Peer {
     differs: Option<Payload>,
     /// That is yet to be told.
     complains: bool,
+    /// The most that the other end wants to take from us, in bits a second.
+    allowance: Option<u64>,
+    policer: Option<Policer>,
 }
 
 impl Peer {
@@ -245,7 +255,7 @@ impl Peer {
     pub fn new(id: PeerId, config: PeerConfig, timing: Timing, seed: u64, now: Time) -> Self {
         let mut sender = Sender::new(config.policy.unwrap_or_default(), timing.lifetimes, seed);
         sender.handling = config.handling.unwrap_or_default();
-        Peer {
+        let mut peer = Peer {
             id,
             sender,
             receiver: Receiver::new(timing.lifetimes),
@@ -263,18 +273,33 @@ impl Peer {
             asked_handling: Handling::default(),
             differs: None,
             complains: false,
-        }
+            allowance: None,
+            policer: None,
+        };
+        peer.set_limits(now);
+        peer
     }
 
     /// Takes new settings; the key stays.
-    pub fn configure(&mut self, config: PeerConfig) {
+    pub fn configure(&mut self, config: PeerConfig, now: Time) {
         self.config = config;
+        self.set_limits(now);
         self.sender.scheduler.set_policy(self.config.policy.unwrap_or(self.asked));
         self.sender.handling = self.config.handling.unwrap_or(self.asked_handling);
     }
 
+    fn set_limits(&mut self, now: Time) {
+        let most = [self.config.upload, self.allowance].into_iter().flatten().min();
+        self.sender.set_limit(most.map(|bits| bits / 8), now);
+        match (self.config.download, &mut self.policer) {
+            (None, policer) => *policer = None,
+            (Some(bits), Some(policer)) => policer.set_rate(bits),
+            (Some(bits), policer) => *policer = Some(Policer::new(bits, now)),
+        }
+    }
+
     /// What the other end asks for in its handshake: the client's policy counts where ours is not set.
-    pub fn asked_for(&mut self, settings: &[u8]) {
+    pub fn asked_for(&mut self, settings: &[u8], now: Time) {
         let policy = settings.first().and_then(|code| Policy::from_code(*code));
         if let Some(policy) = policy.filter(|_| !self.config.initiator) {
             self.asked = policy;
@@ -288,6 +313,10 @@ impl Peer {
         let payload = settings.get(1).map_or(Some(Payload::Bonded), |code| Payload::from_code(*code));
         self.differs = payload.filter(|payload| *payload != self.config.payload);
         self.complains = self.differs.is_some();
+        let kbit =
+            settings.get(3..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b));
+        self.allowance = (kbit > 0).then_some(u64::from(kbit) * 1_000);
+        self.set_limits(now);
     }
 
     /// Why no data may pass, although the session stands.
@@ -299,7 +328,10 @@ impl Peer {
     /// What we ask for.
     pub fn settings(&self) -> Vec<u8> {
         let sender = &self.sender;
-        vec![sender.scheduler.policy().code(), self.config.payload.code(), sender.handling.code()]
+        let codes = [sender.scheduler.policy().code(), self.config.payload.code(), sender.handling.code()];
+        let kbit =
+            self.config.download.map_or(0, |bits| u32::try_from(bits / 1_000).unwrap_or(u32::MAX).max(1));
+        codes.into_iter().chain(kbit.to_be_bytes()).collect()
     }
 
     /// Client: replaces the classes of traffic, here and at the server.
@@ -316,6 +348,8 @@ impl Peer {
             limit: config.upload.map(|bits| bits / 8),
             priority: config.priority,
             weight: config.weight.max(1),
+            last_resort: config.last_resort,
+            keepalive: config.keepalive.unwrap_or(self.keepalive),
             mtu: config.mtu,
         };
         let kbit = config.download.map_or(0, |bits| u32::try_from(bits / 1_000).unwrap_or(u32::MAX).max(1));
@@ -328,12 +362,16 @@ impl Peer {
             priority: config.priority,
             weight: u16::try_from(config.weight.max(1)).unwrap_or(u16::MAX),
             download_kbit: kbit,
+            last_resort: config.last_resort,
+            keepalive_ms: config
+                .keepalive
+                .map_or(0, |time| u16::try_from(time.as_millis()).unwrap_or(u16::MAX)),
             mtu: config.mtu.unwrap_or(0),
             name,
         };
         let has_session = self.sender.has_session();
         if self.sender.link(config.id).is_none() {
-            let link = Link::new(config.id, settings.clone(), Some(hello.clone()), self.keepalive, now);
+            let link = Link::new(config.id, settings.clone(), Some(hello.clone()), now);
             self.sender.add_link(link);
         }
         let Some(link) = self.sender.link(config.id) else { return };
@@ -386,7 +424,7 @@ impl Peer {
         let origin = Origin { peer: self.id, link: Some(opened.link) };
         let (allowed, spoofed) = (&self.config.allowed, &mut self.spoofed);
         let (payload, agreed) = (self.config.payload, self.differs.is_none());
-        let (sender, keepalive, limit) = (&mut self.sender, self.keepalive, self.config.upload);
+        let (sender, keepalive, policer) = (&mut self.sender, self.keepalive, &mut self.policer);
         let (announcer, listener) = (&mut self.announcer, &mut self.listener);
         let mut closed = false;
         let server = !self.config.initiator;
@@ -395,14 +433,17 @@ impl Peer {
         }
         let mut deliver = |packet: &[u8]| match payload.is_allowed(packet, allowed) {
             _ if !agreed => {}
-            true => deliver(origin, packet),
+            true if policer.as_mut().is_none_or(|policer| policer.admits(packet.len(), now)) => {
+                deliver(origin, packet);
+            }
+            true => {}
             false => *spoofed += 1,
         };
         let mut on_frame = |frame: Frame<'_>| match &frame {
             Frame::Close => closed = true,
             Frame::Hello(hello) if server => {
                 let known = sender.link(opened.link).is_some();
-                hello_from_client(sender, opened.link, hello, limit, keepalive, now);
+                hello_from_client(sender, opened.link, hello, keepalive, now);
                 if let Some(link) = sender.link(opened.link).filter(|_| !known) {
                     link.heard_from(path, &mut *token, now);
                 }
@@ -433,9 +474,13 @@ impl Peer {
         let origin = Origin { peer: self.id, link: None };
         let (allowed, spoofed) = (&self.config.allowed, &mut self.spoofed);
         let (payload, agreed) = (self.config.payload, self.differs.is_none());
+        let policer = &mut self.policer;
         self.receiver.handle_timeout(now, &mut |packet| match payload.is_allowed(packet, allowed) {
             _ if !agreed => {}
-            true => deliver(origin, packet),
+            true if policer.as_mut().is_none_or(|policer| policer.admits(packet.len(), now)) => {
+                deliver(origin, packet);
+            }
+            true => {}
             false => *spoofed += 1,
         });
         self.sender.handle_timeout(now);
@@ -576,6 +621,17 @@ impl Peer {
         }
     }
 
+    /// Packets that came above the most that is taken from the peer.
+    pub fn above_limit(&self) -> u64 {
+        self.policer.as_ref().map_or(0, Policer::dropped)
+    }
+
+    /// Bytes on the line that each link has sent and received.
+    pub fn link_bytes(&self) -> Vec<(LinkId, u64, u64)> {
+        let received = |id| self.receiver.incoming(id).map_or(0, |incoming| incoming.bytes);
+        self.sender.links.iter().map(|link| (link.id, link.sent.bytes, received(link.id))).collect()
+    }
+
     fn link_status(&self, link: &Link, now: Time) -> LinkStatus {
         let incoming = self.receiver.incoming(link.id);
         let path = link.path;
@@ -603,6 +659,7 @@ impl Peer {
             mtu: link.mtu.mtu(),
             priority: link.settings.priority,
             weight: link.settings.weight,
+            last_resort: link.settings.last_resort,
         }
     }
 
@@ -613,26 +670,25 @@ impl Peer {
     }
 }
 
-fn hello_from_client(
-    sender: &mut Sender,
-    id: LinkId,
-    hello: &Hello,
-    limit: Option<u64>,
-    keepalive: Duration,
-    now: Time,
-) {
+fn hello_from_client(sender: &mut Sender, id: LinkId, hello: &Hello, keepalive: Duration, now: Time) {
     let asked = (hello.download_kbit > 0).then(|| u64::from(hello.download_kbit) * 125);
     let settings = Settings {
         name: hello.name.clone(),
         enabled: hello.enabled,
-        limit: [asked, limit.map(|bits| bits / 8)].into_iter().flatten().min(),
+        limit: asked,
         priority: hello.priority,
         weight: u32::from(hello.weight).max(1),
+        last_resort: hello.last_resort,
+        // The client's pings come first, so that ours are needed only when they do not come.
+        keepalive: match hello.keepalive_ms {
+            0 => keepalive,
+            ms => Duration::from_millis(u64::from(ms)) * 3 / 2,
+        },
         mtu: (hello.mtu > 0).then_some(hello.mtu),
     };
     match sender.link(id) {
         Some(link) => link.configure(settings, None, now),
-        None => sender.add_link(Link::new(id, settings, None, keepalive, now)),
+        None => sender.add_link(Link::new(id, settings, None, now)),
     }
 }
 

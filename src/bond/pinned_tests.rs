@@ -72,6 +72,7 @@ impl World {
                 allowed: vec![IpPrefix { addr: Ipv4Addr::new(10, 0, 0, 0).into(), len: 24 }],
                 policy: Some(Policy::Adaptive),
                 upload: None,
+                download: None,
                 payload,
                 handling: handling.filter(|_| index == 0),
             };
@@ -91,6 +92,8 @@ impl World {
                 download: None,
                 priority: 1,
                 weight: 1,
+                last_resort: false,
+                keepalive: None,
                 mtu: None,
             };
             let client = &mut world.ends[0];
@@ -271,6 +274,8 @@ fn the_loss_of_all_paths_at_once_is_told_without_any_timer() {
             download: None,
             priority: 1,
             weight: 1,
+            last_resort: false,
+            keepalive: None,
             mtu: None,
         };
         client.endpoint.set_link(client.peer, config, world.now);

@@ -9,6 +9,7 @@ use super::flight::{Flight, MAX_ATTEMPTS, Outgoing, TOO_OLD};
 use super::header::Seal;
 use super::ip::{Classifier, PacketInfo, UDP, clamp_mss};
 use super::link::{Link, LinkState};
+use super::pacer::Pacer;
 use super::packet::{Packet, Pool};
 use super::peer::Handling;
 use super::queue::{Queue, QueueConfig, Via};
@@ -51,6 +52,8 @@ pub struct Sender {
     pub bytes: u64,
     /// Packets sent again.
     pub resent: u64,
+    /// Spaces what leaves the queue, so that all links together send no more.
+    limit: Option<Pacer>,
     /// Packets whose only link was down.
     unsent: u64,
     classifier: Classifier,
@@ -84,6 +87,7 @@ impl Sender {
             scheduler: Scheduler::new(policy),
             classes: Classes::default(),
             handling: Handling::default(),
+            limit: None,
             packets: 0,
             bytes: 0,
             resent: 0,
@@ -98,6 +102,15 @@ impl Sender {
             candidates: Vec::new(),
             lost: Vec::new(),
             frames: Vec::new(),
+        }
+    }
+
+    /// Limits what all links send together, in bytes a second on the lines.
+    pub fn set_limit(&mut self, rate: Option<u64>, now: Time) {
+        match (rate, &mut self.limit) {
+            (None, limit) => *limit = None,
+            (Some(rate), Some(limit)) => limit.set_rate(rate),
+            (Some(rate), limit) => *limit = Some(Pacer::new(rate, now)),
         }
     }
 
@@ -478,6 +491,12 @@ impl Sender {
     fn plan_new(&mut self, now: Time) -> Option<(LinkId, Outgoing)> {
         self.queue.reset_skips();
         loop {
+            if let Some(next) = self.limit.as_ref().map(Pacer::next).filter(|next| *next > now) {
+                if !self.queue.is_empty() {
+                    self.wake_at(next.max(now + WAKE_INTERVAL));
+                }
+                return None;
+            }
             let head = self.queue.head(now, &mut self.pool)?;
             let (length, info, waited, pinned) = (head.packet.len(), *head.info, head.waited, head.pinned);
             // Nothing overtakes what is staged of its own flow.
@@ -501,6 +520,7 @@ impl Sender {
                 }
             };
             let (packet, info) = self.queue.pop()?;
+            self.account_limit(packet.len(), now);
             let ordered = self.is_ordered(&info) && !matches!(pinned, Some(Via::Only(_)));
             let outgoing = self.outgoing(packet, info.bucket, ordered, now);
             let outgoing = Outgoing { pinned, sparse, class: info.class, ..outgoing };
@@ -652,15 +672,16 @@ impl Sender {
 
     /// Plans copies on the other links. Unless they are forced, only where nothing else waits to be sent: a link that is
     /// free now would be idle.
-    fn plan_copies(&mut self, id: LinkId, outgoing: &Outgoing, copies: Copies, now: Time) {
+    fn plan_copies(&mut self, id: LinkId, outgoing: &Outgoing, wanted: Copies, now: Time) {
         let waits = || !self.queue.is_empty() || self.links.iter().any(|l| !l.staged.is_empty());
-        let latest = match copies {
+        let latest = match wanted {
             Copies::Forced => now + RESEND_AHEAD,
             _ if !self.resends.is_empty() || waits() => return,
             _ => now,
         };
         self.find_candidates(outgoing.packet.len(), now);
         self.classes.restrict(outgoing.class, &mut self.candidates);
+        let mut copies = 0;
         for other in &self.candidates {
             let fits = self.links.iter().any(|l| l.id == other.link && l.room() >= outgoing.packet.len());
             if other.link == id || !fits || other.free > latest {
@@ -669,6 +690,18 @@ impl Sender {
             let mut packet = self.pool.take();
             packet.copy_from(&outgoing.packet);
             self.planned.push_back((other.link, Outgoing { packet, ..*outgoing }));
+            copies += 1;
+        }
+        for _ in 0..copies {
+            self.account_limit(outgoing.packet.len(), now);
+        }
+    }
+
+    /// A packet, or a copy of one, has left the queue for a link.
+    fn account_limit(&mut self, length: usize, now: Time) {
+        if let Some(limit) = &mut self.limit {
+            // With IPv4 outside.
+            limit.sent(length + wire::OVERHEAD + 28, now);
         }
     }
 
@@ -693,6 +726,13 @@ impl Sender {
                 priority: link.settings.priority,
                 weight: link.settings.weight,
             });
+        }
+        let first = |link: &Link| !link.settings.last_resort;
+        if self.links.iter().any(|l| l.settings.last_resort) {
+            let regular = |c: &Candidate| self.links.iter().any(|l| l.id == c.link && first(l));
+            if self.candidates.iter().any(regular) {
+                self.candidates.retain(regular);
+            }
         }
         // A link whose delay is not known yet is taken to be the slowest.
         for candidate in self.candidates.iter_mut().filter(|c| c.delay == i64::MAX) {

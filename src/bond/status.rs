@@ -131,4 +131,6 @@ pub struct LinkStatus {
     pub priority: u8,
     /// Share under the policy `weighted`.
     pub weight: u32,
+    /// Its quota is used up: it carries data only while no other link does.
+    pub last_resort: bool,
 }

@@ -188,6 +188,10 @@ pub struct Hello {
     pub priority: u8,
     /// Share under the policy `weighted`.
     pub weight: u16,
+    /// It carries data only while no other link does.
+    pub last_resort: bool,
+    /// How often the client probes it while it is idle, in milliseconds; 0 when the server is to decide.
+    pub keepalive_ms: u16,
     /// The most that the server shall send over the link, in kbit/s on the line; 0 without limit.
     pub download_kbit: u32,
     /// The longest IP packet that the line shall carry; 0 when it is to be found out.
@@ -323,10 +327,12 @@ impl Frame<'_> {
                 out.extend_from_slice(token);
             }
             Frame::Hello(hello) => {
-                out.extend_from_slice(&[HELLO, u8::from(hello.enabled), hello.priority]);
+                let flags = u8::from(hello.enabled) | u8::from(hello.last_resort) << 1;
+                out.extend_from_slice(&[HELLO, flags, hello.priority]);
                 out.extend_from_slice(&hello.weight.to_be_bytes());
                 out.extend_from_slice(&hello.download_kbit.to_be_bytes());
                 out.extend_from_slice(&hello.mtu.to_be_bytes());
+                out.extend_from_slice(&hello.keepalive_ms.to_be_bytes());
                 let name = &hello.name.as_bytes()[..hello.name.len().min(15)];
                 out.push(name.len() as u8);
                 out.extend_from_slice(name);
@@ -438,11 +444,12 @@ impl<'a> Frames<'a> {
             CHALLENGE => Frame::Challenge(self.take()?),
             RESPONSE => Frame::Response(self.take()?),
             HELLO => {
-                let enabled = self.u8()? != 0;
+                let flags = self.u8()?;
+                let (enabled, last_resort) = (flags & 1 != 0, flags & 2 != 0);
                 let priority = self.u8()?;
                 let weight = self.u16()?;
                 let download_kbit = self.u32()?;
-                let mtu = self.u16()?;
+                let (mtu, keepalive_ms) = (self.u16()?, self.u16()?);
                 let length = usize::from(self.u8()?);
                 if length > 15 {
                     return None;
@@ -451,7 +458,16 @@ impl<'a> Frames<'a> {
                 if name.chars().any(char::is_control) {
                     return None;
                 }
-                Frame::Hello(Hello { enabled, priority, weight, download_kbit, mtu, name: name.to_owned() })
+                Frame::Hello(Hello {
+                    enabled,
+                    priority,
+                    weight,
+                    last_resort,
+                    keepalive_ms,
+                    download_kbit,
+                    mtu,
+                    name: name.to_owned(),
+                })
             }
             GOODBYE => Frame::Goodbye { link: self.link()? },
             CLOSE => Frame::Close,
@@ -522,6 +538,8 @@ mod tests {
                 enabled: true,
                 priority: 2,
                 weight: 300,
+                last_resort: true,
+                keepalive_ms: 1_500,
                 download_kbit: 20_000,
                 mtu: 1492,
                 name: "adsl1".into(),

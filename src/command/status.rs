@@ -295,6 +295,13 @@ fn render_link(link: &Value, status: &Value, paint: Paint, text: &mut String) {
         bar(sent, most, BAR),
     );
     let _ = writeln!(text, "{}", line.trim_end());
+    let quota = &status["links"][name]["quota"];
+    if quota.is_object() {
+        let (used, most) = (bytes(number(quota, "used")), bytes(number(quota, "quota")));
+        let note = format!("quota: {used} of {most} used since {}", string(quota, "since"));
+        let so = "; only used while no other link is up";
+        text.push_str(&wrap(&format!("{note}{}", if quota["used_up"] == true { so } else { "" }), 4));
+    }
     // What the daemon knows of the link's place says more than that the core has no path.
     let note = status["links"][name]["note"].as_str().unwrap_or_default();
     let reason = if note.is_empty() || state == "disabled" { string(link, "reason") } else { note };

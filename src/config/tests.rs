@@ -155,7 +155,7 @@ fn defaults_are_those_of_the_schema() {
 fn every_option_reaches_the_result() {
     let text = client(
         &format!(
-            " option role client\n option mode kernel\n option private_key '{KEY}'\n option control_socket /run/b.sock\n \
+            " option role client\n option mode kernel\n option private_key '{KEY}'\n option control_socket /run/b.sock\n option state_dir /x\n \
              option control_group admin\n option log_level debug\n option log_target syslog\n option cipher aes-128-gcm\n \
              option rekey_interval 2\n option table_base 1000\n option mark_base 0x100/0xff00\n option route_protocol 99\n \
              option rule_priority 5"
@@ -183,6 +183,7 @@ fn every_option_reaches_the_result() {
     assert!(found.len() == 1 && found[0].ends_with(kernel), "{found:#?}");
     let config = good(&text);
     let globals = &config.globals;
+    assert_eq!(globals.state_dir, Path::new("/x"));
     assert_eq!((globals.role, globals.mode, globals.cipher), (Role::Client, Mode::Kernel, Cipher::Aes128Gcm));
     assert_eq!((globals.log_level, globals.log_target), (::log::LevelFilter::Debug, LogTarget::Syslog));
     assert_eq!((globals.table_base, globals.route_protocol, globals.rule_priority), (1000, 99, 5));

@@ -13,6 +13,7 @@ use super::desired::{self, DefaultRoute, Tunnel};
 use super::mapping;
 use super::outside::Exit;
 use super::places::Names;
+use super::quota::{self, Quotas};
 use super::status::LinkPlace;
 use crate::bond::status::EndpointStatus;
 use crate::bond::{Class, Handling, LinkConfig, LinkId, LinkState, MAX_LINKS, Path, PeerId, SocketId, Time};
@@ -66,6 +67,8 @@ struct Link {
     table: u32,
     /// Taken out by hand.
     taken_out: bool,
+    /// Its quota is used up.
+    last_resort: bool,
     place: Result<Place, String>,
     connection: Option<Connection>,
     /// Port of the last socket, kept so that a NAT on the way keeps its mapping.
@@ -118,6 +121,7 @@ pub struct Client {
     starting: Option<Time>,
     /// The classes of traffic that the core was told.
     classes: Vec<Class>,
+    quotas: Quotas,
 }
 
 impl Client {
@@ -134,6 +138,11 @@ impl Client {
             up: false,
             starting: Some(now),
             classes: Vec::new(),
+            quotas: Quotas::load(
+                config.globals.control_socket.with_extension("usage"),
+                config.globals.state_dir.join(quota::NAME),
+                now,
+            ),
         };
         client.take_links(config, driver, now);
         client.take_classes(config, driver, now);
@@ -300,6 +309,32 @@ impl Client {
         turned
     }
 
+    /// Once a second: counts what metered links have carried. Returns the names of those whose quota is used up now.
+    pub fn meter(&mut self, driver: &mut Driver, unix_ms: u64, now: Time) -> Vec<String> {
+        if self.links.iter().all(|link| link.config.quota.is_none()) {
+            return Vec::new();
+        }
+        let bytes = driver.endpoint().link_bytes(self.peer);
+        let mut used_up = Vec::new();
+        for link in &mut self.links {
+            let (_, sent, received) =
+                bytes.iter().find(|(id, ..)| *id == link.id).copied().unwrap_or_default();
+            if self.quotas.count(&link.config, sent, received, quota::day(unix_ms)) {
+                used_up.push(link.config.name.clone());
+            }
+            link.last_resort = self.quotas.is_used_up(&link.config);
+            if link.told.as_ref().is_some_and(|told| told.last_resort != link.last_resort) {
+                link.tell(self.peer, driver, now);
+            }
+        }
+        used_up
+    }
+
+    /// What links have used of their quotas, to be kept.
+    pub fn quotas_mut(&mut self) -> &mut Quotas {
+        &mut self.quotas
+    }
+
     /// A socket can never send again. Returns the link to be placed anew.
     pub fn socket_gone(&mut self, socket: SocketId, driver: &mut Driver, now: Time) -> Option<String> {
         let owner = |link: &&mut Link| link.connection.as_ref().is_some_and(|c| c.socket == socket);
@@ -358,6 +393,7 @@ impl Client {
             active: link.config.active,
             taken_out: link.taken_out,
             servers: link.config.servers.iter().map(Host::to_string).collect(),
+            quota: self.quotas.status(&link.config),
             note: link.note.clone(),
         };
         self.links.iter().map(|link| (link.config.name.clone(), place(link))).collect()
@@ -544,6 +580,7 @@ impl Link {
             config,
             table,
             taken_out: false,
+            last_resort: false,
             place: Err(LOOKING.into()),
             connection: None,
             last_port: None,
@@ -617,7 +654,7 @@ impl Link {
             local: Some(connection.options.address.ip()),
             remote: connection.remote,
         });
-        let wanted = mapping::link(&self.config, self.id, path, !self.taken_out);
+        let wanted = mapping::link(&self.config, self.id, path, !self.taken_out, self.last_resort);
         if self.told.as_ref() != Some(&wanted) {
             driver.endpoint_mut().set_link(peer, wanted.clone(), now);
             self.told = Some(wanted);

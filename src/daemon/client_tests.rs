@@ -24,6 +24,7 @@ fn client(config: &Config) -> Client {
         up: false,
         starting: None,
         classes: Vec::new(),
+        quotas: Quotas::default(),
     };
     for (id, link) in (0..).zip(&config.links) {
         client.links.push(Link::new(id, link.clone(), 5_000 + u32::from(id), Time::ZERO));

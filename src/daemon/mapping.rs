@@ -13,7 +13,7 @@ use crate::config::key::Secret;
 use crate::config::value::{IpNet, Rate};
 use crate::config::{self, Action, Config, Mode, TunnelType};
 
-/// How often idle links are probed where no link says otherwise.
+/// How often a server probes idle links whose router does not say how often it does.
 const KEEPALIVE: Duration = Duration::from_millis(1_500);
 
 /// Settings of the endpoint.
@@ -23,7 +23,7 @@ pub fn endpoint(config: &Config, key: &Secret) -> EndpointConfig {
         cipher: cipher(config.globals.cipher),
         aes_hardware: has_aes_instructions(),
         rekey_interval: config.globals.rekey_interval,
-        keepalive: config.links.iter().map(|link| link.keepalive).min().unwrap_or(KEEPALIVE),
+        keepalive: KEEPALIVE,
     }
 }
 
@@ -62,6 +62,7 @@ pub fn server(config: &Config) -> Option<PeerConfig> {
         allowed: vec![IpPrefix::ALL_V4, IpPrefix::ALL_V6],
         policy: Some(policy(config.bond.policy)),
         upload: None,
+        download: None,
         payload: payload(config),
         handling: Some(handling(config)),
     })
@@ -81,6 +82,7 @@ pub fn router(peer: &config::Peer, config: &Config) -> Option<PeerConfig> {
         allowed: peer.addresses.iter().chain(&peer.lans).map(prefix).collect(),
         policy: (peer.policy != config::Policy::Adaptive).then(|| policy(peer.policy)),
         upload: peer.download.map(bits),
+        download: peer.upload.map(bits),
         payload: payload(config),
         handling: Some(handling(config)).filter(|handling| *handling != Handling::default()),
     })
@@ -105,8 +107,14 @@ pub fn payload(config: &Config) -> Payload {
 }
 
 /// A link of the client. `path` is `None` while it has no address or no server; `enabled` is what the user wants of it
-/// now.
-pub fn link(link: &config::Link, id: LinkId, path: Option<Path>, enabled: bool) -> LinkConfig {
+/// now; `last_resort` when its quota is used up.
+pub fn link(
+    link: &config::Link,
+    id: LinkId,
+    path: Option<Path>,
+    enabled: bool,
+    last_resort: bool,
+) -> LinkConfig {
     LinkConfig {
         id,
         name: link.name.clone(),
@@ -116,6 +124,8 @@ pub fn link(link: &config::Link, id: LinkId, path: Option<Path>, enabled: bool) 
         download: link.download.map(bits),
         priority: link.priority,
         weight: link.weight.unwrap_or_else(|| weight_of(link)),
+        last_resort,
+        keepalive: Some(link.keepalive),
         mtu: link.mtu,
     }
 }

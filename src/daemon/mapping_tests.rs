@@ -55,14 +55,14 @@ fn links() {
          option mtu 1492\nconfig link 'lte'\n option device wwan0\n option weight 7\n option keepalive 300ms\n",
     );
     let [adsl, lte] = config.links.as_slice() else { panic!("{:?}", config.links) };
-    let mapped = link(adsl, 3, None, true);
+    let mapped = link(adsl, 3, None, true, false);
     assert_eq!((mapped.id, mapped.name.as_str(), mapped.path, mapped.enabled), (3, "adsl", None, true));
     assert_eq!((mapped.upload, mapped.download), (Some(1_500_000), Some(12_000_000)));
     assert_eq!((mapped.priority, mapped.mtu), (2, Some(1_492)));
     assert_eq!(mapped.weight, 15, "without a weight the rate counts");
-    assert_eq!(link(lte, 0, None, false).weight, 7);
-    let key = Secret::from_base64(SECRET).unwrap();
-    assert_eq!(endpoint(&config, &key).keepalive, Duration::from_millis(300));
+    assert_eq!(link(lte, 0, None, false, false).weight, 7);
+    assert_eq!(link(lte, 0, None, true, false).keepalive, Some(Duration::from_millis(300)));
+    assert!(link(lte, 0, None, true, true).last_resort);
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod network;
 pub mod outside;
 pub mod places;
+pub mod quota;
 pub mod reload;
 pub mod runner;
 pub mod scripts;

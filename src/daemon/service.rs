@@ -336,6 +336,10 @@ impl Daemon {
         self.scripts.forget_links();
         self.run_hook(Hook::PreDown);
         self.finish_scripts().await;
+        if let Side::Client(client) = &mut self.side {
+            client.meter(&mut self.driver, unix_ms(), now());
+            client.quotas_mut().last(now()).iter().for_each(|save| complain(save.write()));
+        }
         self.driver.endpoint_mut().close(now());
         self.driver.flush();
         if let Some(firewall) = self.firewall.take() {
@@ -593,7 +597,15 @@ impl Daemon {
                 let _ = tell.send(Message::Named(name, answer)).await;
             });
         }
-        if client.tick(now) {
+        let turned = client.tick(now);
+        let used_up = client.meter(&mut self.driver, unix_ms(), now);
+        for save in client.quotas_mut().due(now) {
+            tokio::task::spawn_blocking(move || complain(save.write()));
+        }
+        for link in used_up {
+            self.event(None, Some(&link), "quota used up", "it is used only while no other link is up");
+        }
+        if turned {
             self.follow();
         }
     }
@@ -743,6 +755,12 @@ async fn firewall_changed(firewall: &mut Option<firewall::Keeper>) -> firewall::
 
 fn index_of(device: &str) -> Result<u32, StartError> {
     if_nametoindex(device).map_err(|error| StartError::system("index of the TUN device")(error.into()))
+}
+
+fn complain(result: Result<(), String>) {
+    if let Err(why) = result {
+        log::warn!("{why}");
+    }
 }
 
 fn role_name(role: Role) -> &'static str {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::events::Aged;
 use super::kernel::KernelStatus;
+use super::quota::QuotaStatus;
 use super::reload::Outcome;
 use super::watchdog::WatchdogStatus;
 use crate::bond::status::EndpointStatus;
@@ -90,6 +91,8 @@ pub struct LinkPlace {
     pub taken_out: bool,
     /// The server as configured.
     pub servers: Vec<String>,
+    /// What it has used of its quota; `null` without one.
+    pub quota: Option<QuotaStatus>,
     /// Why it cannot send; empty when it can.
     pub note: String,
 }

@@ -1,4 +1,4 @@
-//! Classes of traffic (`config rule`).
+//! Classes of traffic (`config rule`), and links that are not to carry all that they could.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -11,6 +11,7 @@ use lab::packet::Header;
 use lab::scenario::Scenario;
 use lab::topology::{Plan, Topology};
 use lab::traffic::Tcp;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{network, setup};
@@ -120,4 +121,44 @@ fn a_class_stays_on_its_link_in_both_directions() {
     }
     let status = bond.command(End::Client, &["status"]).expect("a status");
     assert!(status.contains("rule bulk: "), "{status}");
+}
+
+#[test]
+fn a_link_whose_quota_is_used_up_rests_also_after_a_restart() {
+    let Some(network) = network("quota", Plan::new(Scenario::sym2())) else { return };
+    let mut bond = Bond::prepare(&network, &setup()).expect("the files");
+    let config = bond.config(End::Client).to_owned();
+    let text = fs::read_to_string(&config).expect("the file");
+    let text = text.replace("config link 'line2'\n", "config link 'line2'\n\toption quota '400k'\n");
+    fs::write(&config, text).expect("the file");
+    bond.launch(End::Server).expect("the server starts");
+    bond.launch(End::Client).expect("the client starts");
+    bond.wait_until_up(2, LIMIT).expect("the bond comes up");
+
+    let used_up = |status: &Value| status["links"]["line2"]["quota"]["used_up"] == true;
+    assert!(!used_up(&bond.status(End::Client).expect("a status")));
+    let download = Tcp::new(&network.lan, &network.inet, Topology::INET_V4);
+    download.clone().seconds(2).run().expect("a download");
+    bond.wait_for(End::Client, LIMIT, used_up).expect("the quota is used up");
+
+    bond.process(End::Client).signal(Signal::SIGTERM).expect("the daemon runs");
+    bond.process(End::Client).wait(LIMIT).expect("it is our child").expect("it stops");
+    fs::remove_file(bond.socket(End::Client).with_extension("usage")).expect("what a reboot loses");
+    bond.launch(End::Client).expect("the client starts again");
+    let rests = |status: &Value| {
+        let links = status["endpoint"]["peers"][0]["links"].as_array();
+        links.is_some_and(|links| links.len() == 2 && links.iter().any(|link| link["last_resort"] == true))
+    };
+    for end in [End::Client, End::Server] {
+        bond.wait_for(end, LIMIT, rests).expect("the link rests at both ends");
+    }
+    bond.wait_until_up(2, LIMIT).expect("both links are up");
+    let before = [0, 1].map(|line| network.line(line).counters(Direction::Down).bytes);
+    let report = download.seconds(2).run().expect("a download");
+    let carried = [0, 1].map(|line| network.line(line).counters(Direction::Down).bytes - before[line]);
+    println!("{} bytes, the lines have carried {carried:?}", report.bytes);
+    assert!(report.bytes > 500_000 && carried[0] > report.bytes, "line 1 carries all");
+    assert!(carried[1] < 100_000, "line 2 carries nothing but probes: {carried:?}");
+    let status = bond.command(End::Client, &["status"]).expect("a status");
+    assert!(status.contains("only used while no"), "{status}");
 }

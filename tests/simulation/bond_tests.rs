@@ -56,6 +56,67 @@ fn one_link_at_a_time_gets_one_line() {
 }
 
 #[test]
+fn a_peer_gets_no_more_than_its_limits_and_its_queue_stays_short() {
+    // Half of what the two lines carry together, each way, with overhead.
+    for (sender, limits) in
+        [(Side::Server, (Some(10_000_000), None)), (Side::Client, (None, Some(2_000_000)))]
+    {
+        let config = BondConfig { server_limits: limits, ..BondConfig::default() };
+        let outcome = transfer(&scenarios::sym2(), &config, &Plan::new(sender), 1);
+        assert!((0.4..0.5).contains(&outcome.efficiency), "{sender:?}: {outcome:?}");
+        assert!(outcome.ping_added.0 < 12.0, "{sender:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn limits_of_the_links_are_kept_each_way() {
+    for sender in Side::BOTH {
+        let mut scenario = scenarios::sym2();
+        let whole = scenario.clone();
+        for line in &mut scenario.lines {
+            for config in [&mut line.up, &mut line.down] {
+                config.rate = config.rate.map(|rate| rate / 2);
+            }
+        }
+        // The bond is told half of what the lines carry.
+        let config = BondConfig { rates_configured: true, ..BondConfig::default() };
+        let mut world = World::new(&whole, endpoint::pair(&scenario, &config, 1), 1);
+        world.run_until_ready();
+        let flow = world.add_tcp(TcpConfig::bulk(sender));
+        let start = world.now();
+        world.run_for(10 * SECOND);
+        let goodput = world.tcp(flow).receiver.goodput(start + 2 * SECOND, world.now());
+        let limit = scenario.mean_capacity(sender, start, world.now());
+        assert!((0.85..=1.0).contains(&(goodput / limit)), "{sender:?}: {goodput} of {limit}");
+    }
+}
+
+#[test]
+fn a_last_resort_carries_nothing_until_it_is_the_only_one() {
+    let scenario = scenarios::sym2();
+    for sender in Side::BOTH {
+        let config = BondConfig { last_resort: vec![0], ..BondConfig::default() };
+        let mut world = endpoint::world(&scenario, &config, 1);
+        world.run_until_ready();
+        let idle = world.line_counters(0, sender).bytes;
+        let flow = world.add_tcp(TcpConfig::bulk(sender));
+        let start = world.now();
+        world.run_for(10 * SECOND);
+        let carried = world.line_counters(0, sender).bytes - idle;
+        assert!(carried < 100_000, "{sender:?}: {carried} bytes: acknowledgements and probes, no data");
+        world.cut(1, true);
+        world.run_for(5 * SECOND);
+        let goodput = |from, to| world.tcp(flow).receiver.goodput(from, to);
+        let half = scenario.mean_capacity(sender, start, start + SECOND) / 2.0;
+        let (before, after) = (
+            goodput(start + 3 * SECOND, start + 10 * SECOND),
+            goodput(world.now() - 2 * SECOND, world.now()),
+        );
+        assert!(before > 0.8 * half && after > 0.8 * half, "{sender:?}: {before} and {after} of {half}");
+    }
+}
+
+#[test]
 fn unequal_lines_are_worth_more_than_the_better_one() {
     // 80 % of asym2 is more than its better line alone can give (71 %).
     for sender in Side::BOTH {

@@ -32,6 +32,10 @@ pub struct BondConfig {
     pub resequence_udp: bool,
     /// Priority of each link; 0 where the list ends.
     pub priorities: Vec<u8>,
+    /// The most that the server sends, and takes, in bits a second.
+    pub server_limits: (Option<u64>, Option<u64>),
+    /// Links that carry data only while no other does.
+    pub last_resort: Vec<usize>,
     /// Classes of traffic, at the client.
     pub classes: Vec<Class>,
 }
@@ -47,6 +51,8 @@ impl Default for BondConfig {
             rates_configured: false,
             resequence_udp: false,
             priorities: Vec::new(),
+            server_limits: (None, None),
+            last_resort: Vec::new(),
             classes: Vec::new(),
         }
     }
@@ -150,7 +156,8 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
             Side::Server => IpPrefix { addr: CLIENT_HOST.into(), len: 24 },
         }],
         policy: (side == Side::Client).then_some(config.policy),
-        upload: None,
+        upload: config.server_limits.0.filter(|_| side == Side::Server),
+        download: config.server_limits.1.filter(|_| side == Side::Server),
         payload: Payload::Bonded,
         // The client's wish counts for both directions.
         handling: (side == Side::Client)
@@ -182,6 +189,8 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
                 download: known(pair.down.rate),
                 priority: config.priorities.get(line).copied().unwrap_or(0),
                 weight: 1,
+                last_resort: config.last_resort.contains(&line),
+                keepalive: None,
                 mtu: None,
             };
             bond.endpoint.set_link(peer, link, began);
@@ -214,6 +223,8 @@ impl Bond {
             download: None,
             priority: 0,
             weight: 1,
+            last_resort: false,
+            keepalive: None,
             mtu: None,
         };
         self.endpoint.set_link(self.peer, link, Time::from_nanos(self.now));

@@ -380,7 +380,7 @@ impl Endpoint {
         peer.receiver.opener.install(established.opening, now);
         peer.sender.sealer.install(established.sealing, now);
         peer.adopted(lineage, now);
-        peer.asked_for(&established.settings);
+        peer.asked_for(&established.settings, now);
         let live: Vec<u32> = peer.receiver.opener.indexes().collect();
         self.indices.retain(|index, owner| *owner != id || live.contains(index));
         self.indices.insert(established.local_index, id);
