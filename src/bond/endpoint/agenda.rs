@@ -123,3 +123,75 @@ impl Agenda {
         touched.chain(self.deadlines.first().map(|(at, _)| *at)).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bond::keys::PrivateKey;
+    use crate::bond::peer::{PeerConfig, Timing};
+    use crate::bond::session::Lifetimes;
+
+    fn agenda(peers: u32) -> Agenda {
+        let mut agenda = Agenda::default();
+        for id in 0..peers {
+            let config = PeerConfig {
+                public_key: PrivateKey::from_bytes([7; 32]).public(),
+                preshared_key: None,
+                initiator: false,
+                allowed: Vec::new(),
+                policy: None,
+                upload: None,
+                download: None,
+                payload: Default::default(),
+                handling: None,
+            };
+            let timing =
+                Timing { keepalive: std::time::Duration::from_secs(1), lifetimes: Lifetimes::default() };
+            agenda.insert(Peer::new(PeerId(id), config, timing, 0, Time::ZERO));
+        }
+        agenda
+    }
+
+    /// Who is asked until nobody has an answer; each peer has so many.
+    fn asked(agenda: &mut Agenda, mut answers: BTreeMap<PeerId, u32>) -> Vec<u32> {
+        let mut asked = Vec::new();
+        let mut ask = |peer: &mut Peer| {
+            asked.push(peer.id.0);
+            let left = answers.get_mut(&peer.id)?;
+            *left = left.checked_sub(1)?;
+            Some(())
+        };
+        while agenda.ask(&mut ask).is_some() {}
+        asked
+    }
+
+    #[test]
+    fn only_who_was_touched_is_asked() {
+        let mut agenda = agenda(1_000);
+        assert_eq!(asked(&mut agenda, BTreeMap::new()).len(), 1_000, "the new ones once");
+        assert!(asked(&mut agenda, BTreeMap::new()).is_empty());
+        agenda.get_mut(PeerId(7));
+        agenda.get_mut(PeerId(3));
+        agenda.get_mut(PeerId(7));
+        assert_eq!(asked(&mut agenda, BTreeMap::new()), [7, 3]);
+        assert_eq!(agenda.poll_timeout(), None, "peers without sessions wait for nothing");
+    }
+
+    #[test]
+    fn busy_peers_are_asked_in_turn() {
+        let mut agenda = agenda(2);
+        let answers = BTreeMap::from([(PeerId(0), 2), (PeerId(1), 3)]);
+        assert_eq!(asked(&mut agenda, answers), [0, 1, 0, 1, 0, 1, 1]);
+    }
+
+    #[test]
+    fn removed_peers_are_forgotten() {
+        let mut agenda = agenda(3);
+        agenda.remove(PeerId(1));
+        assert!(!agenda.contains(PeerId(1)) && agenda.get(PeerId(1)).is_none());
+        let mut due = Vec::new();
+        agenda.take_due(Time::from_millis(1), &mut due);
+        assert_eq!(due, [PeerId(0), PeerId(2)]);
+        assert_eq!(asked(&mut agenda, BTreeMap::new()), [0, 2]);
+    }
+}
