@@ -123,8 +123,10 @@ class Row {
 			[ _('Share'), share == null ? '–' : bond.percent(share) ]
 		];
 
-		if (link.quota)
-			list.push([ _('Quota'), _('%s of %s').format(bond.bytes(link.quota.used), bond.bytes(link.quota.limit)) ]);
+		const quota = link.place?.quota;
+
+		if (quota)
+			list.push([ _('Quota'), _('%s of %s').format(bond.bytes(quota.used), bond.bytes(quota.quota)) ]);
 
 		dom.content(this.figures, pairs(list));
 		set(this.places, [
