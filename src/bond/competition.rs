@@ -2,8 +2,8 @@
 //!
 //! Who yields to every queue gets nothing beside a sender that yields to loss only, such as a TCP with CUBIC. While
 //! there is one, the rate grows by packets a round trip and falls at a loss, as its does (RFC 9438, 4.3); but a bond stands
-//! for several flows, and does not go below a share of what the line is known to carry. From time to time the rate is halved for a moment: if the queue then falls to a level and stays there, the others have
-//! gone, and the delay counts again.
+//! for several flows, and does not go below a share of what the line is known to carry. From time to time the rate is cut
+//! for a moment: if the queue then falls to a level and stays there, the others have gone, and the delay counts again.
 
 use std::time::Duration;
 

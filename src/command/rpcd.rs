@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::keys;
 use crate::bond::keys::PrivateKey;
 use crate::config::schema::{self, Kind};
-use crate::config::{self, Config, Problem, Report, Severity};
+use crate::config::{self, Config, Problem, Report, Severity, store};
 use crate::daemon::control::{Command as Request, LinkAction, ask};
 use crate::daemon::events::unix_ms;
 
@@ -324,20 +324,10 @@ fn generate_key(places: &Places, replace: bool) -> Result<Value, String> {
         return Err(format!("there is a key in {} already", path.display()));
     }
     let failed = |error: io::Error| format!("{}: cannot be written: {error}", path.display());
-    if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    }
     let mut text = zeroize::Zeroizing::new(Vec::with_capacity(64));
     keys::generate(&mut *text).map_err(failed)?;
-    // A reader finds the old key or the new one, and never half of one.
-    let new = path.with_extension("new");
-    let _ = fs::remove_file(&new);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
-    let written = file.write_all(&text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, &path));
-    if let Err(error) = written {
-        let _ = fs::remove_file(&new);
-        return Err(failed(error));
-    }
+    let text = str::from_utf8(&text).map_err(|error| failed(io::Error::other(error)))?;
+    store::replace(&path, text).map_err(failed)?;
     public_key(places)
 }
 

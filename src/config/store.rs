@@ -1,4 +1,4 @@
-//! Files that hold keys: written whole or not at all, for their owner's eyes only.
+//! Files that hold keys, or what is to outlast a run: written whole or not at all, for their owner's eyes only.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};

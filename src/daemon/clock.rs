@@ -1,12 +1,13 @@
 //! The file that keeps the clock of handshakes over a reboot; see [`crate::bond::logical_clock`] for what is in it.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::events::unix_ms;
 use crate::bond::Time;
+use crate::config::store;
 
 /// Its name in `state_dir`.
 const NAME: &str = "clock";
@@ -60,14 +61,7 @@ impl ClockFile {
     ///
     /// As the file system says: it is full, or read-only.
     pub fn write(&self, reservation: u64) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
-        writeln!(file, "{reservation}")?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(&new, &self.path)?;
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        store::replace(&self.path, &format!("{reservation}\n"))
     }
 
     /// Says that a reservation could not be stored.
@@ -108,7 +102,10 @@ mod tests {
             let begin = file.begin();
             assert!(of_the_system(begin), "{damaged}");
         }
+        // A file stands where its directory should be.
         fs::remove_dir_all(&directory).unwrap();
+        fs::write(&directory, "").unwrap();
         assert!(file.write(7).is_err());
+        fs::remove_file(&directory).unwrap();
     }
 }

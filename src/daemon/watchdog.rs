@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::bond::Time;
-use crate::config;
+use crate::config::{self, store};
 use crate::io::ping::{self, TOKEN_BYTES};
 
 /// The longest pause between two actions, unless `watchdog_timeout` is longer.
@@ -204,9 +204,9 @@ impl Watchdog {
 
     fn remember(&self, now: Time) {
         let memory = Memory { actions: self.actions, at_ms: now.as_nanos() / 1_000_000 };
-        let written = serde_json::to_vec(&memory)
+        let written = serde_json::to_string(&memory)
             .map_err(io::Error::other)
-            .and_then(|text| replace_file(&self.memory, &text));
+            .and_then(|text| store::replace(&self.memory, &text));
         if let Err(error) = written {
             log::warn!(
                 "{}: {error}: the watchdog's pauses do not grow over a restart",
@@ -218,13 +218,6 @@ impl Watchdog {
     fn forget(&self) {
         let _ = std::fs::remove_file(&self.memory);
     }
-}
-
-/// Puts a file in the place of another one, whole or not at all.
-fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("watchdog-new");
-    std::fs::write(&new, text)?;
-    std::fs::rename(&new, path)
 }
 
 /// Pings all of them by `device`; the first answer counts.
