@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use super::{COMMANDS, Invocation, parse};
+use super::arguments::{COMMANDS, Invocation, parse};
 use crate::daemon::control::{Command, ask};
 
 /// What is to be printed.

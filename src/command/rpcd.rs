@@ -189,7 +189,7 @@ fn load(places: &Places) -> Result<Report, String> {
 
 fn socket(places: &Places) -> PathBuf {
     let config = load(places).ok().and_then(|report| report.config);
-    config.map_or_else(|| PathBuf::from(super::SOCKET), |config| config.globals.control_socket)
+    config.map_or_else(|| PathBuf::from(super::arguments::SOCKET), |config| config.globals.control_socket)
 }
 
 fn ask_daemon(places: &Places, request: &Request) -> Result<Value, String> {
