@@ -1,19 +1,25 @@
 //! One peer: its two halves, its links and what is known of it.
 
+mod config;
+mod event;
+mod status;
+
 use std::time::Duration;
 
 use super::announcement::{Announcer, Listener};
 use super::class::Class;
-use super::keys::{PresharedKey, PublicKey};
 use super::limit::Policer;
-use super::link::{Link, LinkState, Settings};
+use super::link::{Link, LinkState};
 use super::receiver::{Opened, Receiver};
-use super::routing::IpPrefix;
 use super::sender::Sender;
-use super::session::{Lifetimes, Lineage};
-use super::status::{LinkStatus, PeerStatus, RuleStatus};
+use super::session::Lineage;
 use super::wire::{Frame, Hello};
-use super::{LinkId, Origin, Path, PeerId, Policy, Time, ethernet, ip};
+use super::{LinkId, Origin, Path, PeerId, Policy, Time, ethernet};
+
+pub use self::config::{Handling, LinkConfig, Payload, PeerConfig, Timing};
+pub use self::event::Event;
+
+use self::config::{kilobits, settings_of};
 
 /// The tunnel's MTU is never less: IPv6 needs it (RFC 8200). Longer packets than a link carries are split.
 const MIN_TUNNEL_MTU: usize = 1280;
@@ -23,197 +29,6 @@ const MAX_PATIENCE: Duration = Duration::from_millis(1_500);
 const PATIENCE_MARGIN: Duration = Duration::from_millis(700);
 /// Links that join a new session count as carrying traffic for so long, if those of the old one did.
 const REJOIN_GRACE: Duration = Duration::from_secs(1);
-
-/// Times that all peers of an endpoint share.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// Idle links are probed this often.
-    pub keepalive: Duration,
-    /// How long keys live.
-    pub lifetimes: Lifetimes,
-}
-
-/// Settings of a peer.
-#[derive(Clone)]
-pub struct PeerConfig {
-    /// Its identity.
-    pub public_key: PublicKey,
-    /// A secret that both ends hold besides their keys.
-    pub preshared_key: Option<PresharedKey>,
-    /// We call it (the client's view of the server).
-    pub initiator: bool,
-    /// Inner addresses that it may send from, and that are sent to it.
-    pub allowed: Vec<IpPrefix>,
-    /// How packets to it are spread; `None`: as the peer asks.
-    pub policy: Option<Policy>,
-    /// The most that is sent to it, over all links, in bits a second on the lines.
-    pub upload: Option<u64>,
-    /// The most that is taken from it, in bits a second. It is told; what comes above is dropped.
-    pub download: Option<u64>,
-    /// What is carried, and by whom it is spread.
-    pub payload: Payload,
-    /// How inner packets are treated; `None`: as the peer asks.
-    pub handling: Option<Handling>,
-}
-
-/// How the inner packets that are sent to a peer are treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handling {
-    /// The receiver puts TCP back in order.
-    pub resequence_tcp: bool,
-    /// And UDP.
-    pub resequence_udp: bool,
-    /// The maximum segment size of TCP connections is lowered to what every link carries.
-    pub clamp_mss: bool,
-}
-
-impl Default for Handling {
-    fn default() -> Self {
-        Handling { resequence_tcp: true, resequence_udp: false, clamp_mss: true }
-    }
-}
-
-impl Handling {
-    const TCP: u8 = 1;
-    const UDP: u8 = 2;
-    const MSS: u8 = 4;
-
-    fn code(self) -> u8 {
-        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-        bit(self.resequence_tcp, Self::TCP)
-            | bit(self.resequence_udp, Self::UDP)
-            | bit(self.clamp_mss, Self::MSS)
-    }
-
-    fn from_code(code: u8) -> Handling {
-        Handling {
-            resequence_tcp: code & Self::TCP != 0,
-            resequence_udp: code & Self::UDP != 0,
-            clamp_mss: code & Self::MSS != 0,
-        }
-    }
-}
-
-/// What the inner packets are, and who spreads them over the links. Both ends of a bond must have the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Payload {
-    /// IP packets, which the policy spreads.
-    #[default]
-    Bonded,
-    /// IP packets that each go over the link for which they are given, see
-    /// [`Endpoint::enqueue_on`](super::Endpoint::enqueue_on).
-    PinnedIp,
-    /// Ethernet frames, likewise.
-    PinnedEthernet,
-}
-
-impl Payload {
-    const ALL: [Payload; 3] = [Payload::Bonded, Payload::PinnedIp, Payload::PinnedEthernet];
-
-    fn code(self) -> u8 {
-        self as u8
-    }
-
-    fn from_code(code: u8) -> Option<Payload> {
-        Payload::ALL.get(usize::from(code)).copied()
-    }
-
-    /// In the words of the configuration.
-    fn name(self) -> &'static str {
-        match self {
-            Payload::Bonded => "mode 'user'",
-            Payload::PinnedIp => "mode 'kernel' with tunnel_type 'tun'",
-            Payload::PinnedEthernet => "mode 'kernel' with tunnel_type 'tap'",
-        }
-    }
-
-    fn is_allowed(self, packet: &[u8], allowed: &[IpPrefix]) -> bool {
-        match self {
-            Payload::Bonded | Payload::PinnedIp => {
-                ip::source(packet).is_some_and(|source| allowed.iter().any(|range| range.contains(source)))
-            }
-            Payload::PinnedEthernet => ethernet::is_allowed(packet, allowed),
-        }
-    }
-}
-
-/// Settings of a link, at the client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkConfig {
-    /// Its number, the same at both ends.
-    pub id: LinkId,
-    /// Its name; at most 15 bytes are told to the server.
-    pub name: String,
-    /// Where it starts and ends; `None` while it has no address or route.
-    pub path: Option<Path>,
-    /// In use.
-    pub enabled: bool,
-    /// Upper limit in bits a second on the line, out.
-    pub upload: Option<u64>,
-    /// And in.
-    pub download: Option<u64>,
-    /// Links with the lowest number are used first.
-    pub priority: u8,
-    /// Share under the policy `weighted`.
-    pub weight: u32,
-    /// Carries data only while no other link does.
-    pub last_resort: bool,
-    /// How often the link is probed while it is idle; `None`: as the endpoint says.
-    pub keepalive: Option<Duration>,
-    /// Bound on the outer IP packet; `None`: found out, at most 1500.
-    pub mtu: Option<u16>,
-}
-
-/// Something that the driver is to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The first link of a peer carries traffic.
-    PeerUp {
-        /// Who.
-        peer: PeerId,
-    },
-    /// No link of a peer carries traffic any more.
-    PeerDown {
-        /// Who.
-        peer: PeerId,
-        /// Why.
-        reason: String,
-    },
-    /// A link changed.
-    LinkState {
-        /// Whose.
-        peer: PeerId,
-        /// Which.
-        link: LinkId,
-        /// Its name.
-        name: String,
-        /// Its state now.
-        state: LinkState,
-        /// Why; empty when it is up.
-        reason: String,
-    },
-    /// The largest inner packet has another size now.
-    TunnelMtu {
-        /// For whom.
-        peer: PeerId,
-        /// Bytes.
-        mtu: u16,
-    },
-    /// An unknown key has proved the secret of an invitation, which is used up by that.
-    Introduced {
-        /// The number of the invitation.
-        invitation: u32,
-        /// Whose key it is now.
-        public_key: PublicKey,
-    },
-    /// A handshake that was authentic so far came to nothing.
-    HandshakeFailed {
-        /// With whom, where it is known.
-        peer: Option<PeerId>,
-        /// Why.
-        reason: String,
-    },
-}
 
 /// The session-independent part of a peer.
 pub struct Peer {
@@ -329,9 +144,7 @@ impl Peer {
     pub fn settings(&self) -> Vec<u8> {
         let sender = &self.sender;
         let codes = [sender.scheduler.policy().code(), self.config.payload.code(), sender.handling.code()];
-        let kbit =
-            self.config.download.map_or(0, |bits| u32::try_from(bits / 1_000).unwrap_or(u32::MAX).max(1));
-        codes.into_iter().chain(kbit.to_be_bytes()).collect()
+        codes.into_iter().chain(kilobits(self.config.download).to_be_bytes()).collect()
     }
 
     /// Client: replaces the classes of traffic, here and at the server.
@@ -342,33 +155,7 @@ impl Peer {
 
     /// Client: adds a link or changes what changed in it. `token` is fresh randomness.
     pub fn set_link(&mut self, config: LinkConfig, token: [u8; 8], now: Time) {
-        let settings = Settings {
-            name: config.name.clone(),
-            enabled: config.enabled,
-            limit: config.upload.map(|bits| bits / 8),
-            priority: config.priority,
-            weight: config.weight.max(1),
-            last_resort: config.last_resort,
-            keepalive: config.keepalive.unwrap_or(self.keepalive),
-            mtu: config.mtu,
-        };
-        let kbit = config.download.map_or(0, |bits| u32::try_from(bits / 1_000).unwrap_or(u32::MAX).max(1));
-        let mut name = config.name;
-        while name.len() > 15 {
-            name.pop();
-        }
-        let hello = Hello {
-            enabled: config.enabled,
-            priority: config.priority,
-            weight: u16::try_from(config.weight.max(1)).unwrap_or(u16::MAX),
-            download_kbit: kbit,
-            last_resort: config.last_resort,
-            keepalive_ms: config
-                .keepalive
-                .map_or(0, |time| u16::try_from(time.as_millis()).unwrap_or(u16::MAX)),
-            mtu: config.mtu.unwrap_or(0),
-            name,
-        };
+        let (settings, hello) = (config.settings(self.keepalive), config.hello());
         let has_session = self.sender.has_session();
         if self.sender.link(config.id).is_none() {
             let link = Link::new(config.id, settings.clone(), Some(hello.clone()), now);
@@ -593,76 +380,6 @@ impl Peer {
         }
     }
 
-    /// What is known of the peer.
-    pub fn status(&self, now: Time) -> PeerStatus {
-        let resequencer = self.receiver.resequencer();
-        PeerStatus {
-            peer: self.id.0,
-            public_key: self.config.public_key.to_string(),
-            up: self.up,
-            since_ms: millis(now.since(self.since)),
-            cipher: self.sender.sealer.cipher().map(|c| c.name().to_owned()).unwrap_or_default(),
-            policy: self.sender.scheduler.policy().name().to_owned(),
-            last_handshake_ms: self.sender.sealer.established().map(|at| millis(now.since(at))),
-            rekeys: self.rekeys,
-            tunnel_mtu: self.tunnel_mtu,
-            tx_packets: self.sender.packets,
-            tx_bytes: self.sender.bytes,
-            rx_packets: self.receiver.packets,
-            rx_bytes: self.receiver.bytes,
-            queue_packets: self.sender.waiting(),
-            queue_drops: self.sender.dropped(),
-            resent: self.sender.resent,
-            resequencer_held: resequencer.held(),
-            gaps_given_up: resequencer.gaps_given_up(),
-            duplicates: resequencer.duplicates(),
-            rules: self.sender.classes.counts().map(RuleStatus::of).collect(),
-            links: self.sender.links.iter().map(|link| self.link_status(link, now)).collect(),
-        }
-    }
-
-    /// Packets that came above the most that is taken from the peer.
-    pub fn above_limit(&self) -> u64 {
-        self.policer.as_ref().map_or(0, Policer::dropped)
-    }
-
-    /// Bytes on the line that each link has sent and received.
-    pub fn link_bytes(&self) -> Vec<(LinkId, u64, u64)> {
-        let received = |id| self.receiver.incoming(id).map_or(0, |incoming| incoming.bytes);
-        self.sender.links.iter().map(|link| (link.id, link.sent.bytes, received(link.id))).collect()
-    }
-
-    fn link_status(&self, link: &Link, now: Time) -> LinkStatus {
-        let incoming = self.receiver.incoming(link.id);
-        let path = link.path;
-        LinkStatus {
-            id: link.id,
-            name: link.settings.name.clone(),
-            state: link.state(),
-            reason: link.reason().to_owned(),
-            since_ms: millis(now.since(link.since())),
-            local: path.and_then(|p| p.local).map(|ip| ip.to_string()),
-            remote: path.map(|p| p.remote.to_string()),
-            rtt_ms: link.rtt.smoothed().map(ms),
-            rtt_min_ms: link.rtt.smallest().map(ms),
-            jitter_ms: ms(link.capacity.jitter()),
-            queue_ms: ms(link.capacity.queue_delay()),
-            tx_rate: link.meter.rate(now),
-            rx_rate: incoming.map_or(0, |i| i.rate(now)),
-            tx_capacity: link.capacity.is_known().then(|| link.capacity.rate() * 8),
-            tx_bytes: link.sent.bytes,
-            rx_bytes: incoming.map_or(0, |i| i.bytes),
-            tx_packets: link.sent.packets,
-            rx_packets: incoming.map_or(0, |i| i.packets),
-            tx_loss: link.loss,
-            rx_loss: incoming.map_or(0.0, |i| i.loss()),
-            mtu: link.mtu.mtu(),
-            priority: link.settings.priority,
-            weight: link.settings.weight,
-            last_resort: link.settings.last_resort,
-        }
-    }
-
     fn leave(&mut self, link: LinkId, now: Time) {
         if self.sender.has_session() {
             self.sender.push_frame(link, &Frame::Goodbye { link }, now);
@@ -670,32 +387,11 @@ impl Peer {
     }
 }
 
+/// Server: adds a link that the client has, or changes what changed in it.
 fn hello_from_client(sender: &mut Sender, id: LinkId, hello: &Hello, keepalive: Duration, now: Time) {
-    let asked = (hello.download_kbit > 0).then(|| u64::from(hello.download_kbit) * 125);
-    let settings = Settings {
-        name: hello.name.clone(),
-        enabled: hello.enabled,
-        limit: asked,
-        priority: hello.priority,
-        weight: u32::from(hello.weight).max(1),
-        last_resort: hello.last_resort,
-        // The client's pings come first, so that ours are needed only when they do not come.
-        keepalive: match hello.keepalive_ms {
-            0 => keepalive,
-            ms => Duration::from_millis(u64::from(ms)) * 3 / 2,
-        },
-        mtu: (hello.mtu > 0).then_some(hello.mtu),
-    };
+    let settings = settings_of(hello, keepalive);
     match sender.link(id) {
         Some(link) => link.configure(settings, None, now),
         None => sender.add_link(Link::new(id, settings, None, now)),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn ms(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 100_000.0).round() / 100.0
 }
