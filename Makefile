@@ -12,6 +12,7 @@ help:
 	@echo 'make soak    ten minutes of load, watching memory'
 	@echo 'make test-luci    the web pages in a headless Chromium (needs node, npm, chromium); pictures in target/luci'
 	@echo 'make bench-bond   goodput, ping, cuts and changes over emulated lines (about seven minutes)'
+	@echo '                  SCENARIOS=more: other lines and other loads (about ten minutes)'
 	@echo 'make bench-core   instructions for each packet, the same in every run (about two minutes; needs valgrind)'
 	@echo 'make test-openwrt ROOTFS=FILE    the package on a real OpenWrt, from install to remove (about two minutes)'
 	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go (about four minutes)'
@@ -30,13 +31,15 @@ demo:
 	$(CARGO) build --release --package lab --bin demo
 	@target/release/demo target/release/bonding
 
-# BENCH='--scenario asym2' measures less; BENCH='--runs 5 --document docs/performance.md' renews the document.
+# BENCH='--scenario asym2' measures less; BENCH='--runs 5 --document docs/performance.md' renews the document. SCENARIOS=more
+# measures other lines and loads instead (about ten minutes; BENCH='--case cellular' some of them).
 BENCH ?=
+SCENARIOS ?=
 
 bench-bond:
 	$(CARGO) build --release --bin bonding
 	$(CARGO) build --release --package lab --bin bench-bond
-	@target/release/bench-bond target/release/bonding $(BENCH)
+	@target/release/bench-bond target/release/bonding $(if $(filter more,$(SCENARIOS)),--only more) $(BENCH)
 
 # CORE='--document docs/performance.md' renews the document.
 CORE ?=

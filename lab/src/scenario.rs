@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::line::LineConfig;
+use crate::line::{LineConfig, QueueLimit};
 
 /// Both directions of a line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -62,14 +62,93 @@ impl Scenario {
         Scenario { name: "loss2", lines: vec![lossy, LinePlan::new(10, 2, 20)] }
     }
 
-    /// All of them.
+    /// Four different lines: 20/5, 30/8, 12/2 and 6/1 Mbit/s, of 10, 25, 40 and 15 ms.
+    pub fn four() -> Self {
+        let lines = [(20, 5, 10), (30, 8, 25), (12, 2, 40), (6, 1, 15)];
+        Scenario { name: "four", lines: lines.map(|(down, up, delay)| LinePlan::new(down, up, delay)).into() }
+    }
+
+    /// Eight lines of 6/1 Mbit/s, of 10 to 45 ms.
+    pub fn eight() -> Self {
+        Scenario { name: "eight", lines: (0..8).map(|i| LinePlan::new(6, 1, 10 + 5 * i)).collect() }
+    }
+
+    /// A geostationary satellite, 20/3 Mbit/s and 300 ms, and a line of 10/2 Mbit/s, 20 ms.
+    pub fn satellite() -> Self {
+        Scenario { name: "satellite", lines: vec![LinePlan::new(20, 3, 300), LinePlan::new(10, 2, 20)] }
+    }
+
+    /// A low satellite, 80/12 Mbit/s, 25 ms with 8 ms of jitter and 0.2 % loss, and a line of 16/3 Mbit/s, 12 ms.
+    pub fn leo() -> Self {
+        let low = LinePlan::new(80, 12, 25)
+            .with(|line| line.with_jitter(Duration::from_millis(8)).with_loss(0.002));
+        Scenario { name: "leo", lines: vec![low, LinePlan::new(16, 3, 12)] }
+    }
+
+    /// [`sym2`](Self::sym2) with bursts of loss, both ways, on the first line: 1 % of the packets, 8 at a time.
+    pub fn burst2() -> Self {
+        let lossy = LinePlan::new(10, 2, 20).with(|line| line.with_burst_loss(0.01, 8.0));
+        Scenario { name: "burst2", lines: vec![lossy, LinePlan::new(10, 2, 20)] }
+    }
+
+    /// [`asym2`](Self::asym2) with 2 % random loss, both ways, on both lines.
+    pub fn lossy2() -> Self {
+        Scenario { name: "lossy2", ..Self::asym2().with(|line| line.with_loss(0.02)) }
+    }
+
+    /// [`asym2`](Self::asym2) where the quick line's jitter of 4 ms lets packets overtake each other.
+    pub fn reorder2() -> Self {
+        let mut lines = Self::asym2().lines;
+        if let Some(quick) = lines.first_mut() {
+            *quick = quick
+                .clone()
+                .with(|line| LineConfig { reorder: true, ..line }.with_jitter(Duration::from_millis(4)));
+        }
+        Scenario { name: "reorder2", lines }
+    }
+
+    /// [`asym2`](Self::asym2) with queues of 15 ms.
+    pub fn shallow2() -> Self {
+        let queue = QueueLimit::Time(Duration::from_millis(15));
+        Scenario { name: "shallow2", ..Self::asym2().with(|line| line.with_queue(queue)) }
+    }
+
+    /// [`asym2`](Self::asym2) with queues of a second.
+    pub fn bloat2() -> Self {
+        let queue = QueueLimit::Time(Duration::from_secs(1));
+        Scenario { name: "bloat2", ..Self::asym2().with(|line| line.with_queue(queue)) }
+    }
+
+    /// A fibre of 100/40 Mbit/s, 5 ms, and a line of 2/0.5 Mbit/s, 60 ms.
+    pub fn tiny2() -> Self {
+        let half = |line: LinePlan| LinePlan { up: LineConfig { rate: Some(500_000), ..line.up }, ..line };
+        Scenario { name: "tiny2", lines: vec![LinePlan::new(100, 40, 5), half(LinePlan::new(2, 1, 60))] }
+    }
+
+    /// The four for which there are figures to be reached.
     pub fn all() -> Vec<Self> {
         vec![Self::sym2(), Self::asym2(), Self::lte2(), Self::loss2()]
     }
 
+    /// Others, that nothing was tuned to.
+    pub fn others() -> Vec<Self> {
+        vec![
+            Self::four(),
+            Self::eight(),
+            Self::satellite(),
+            Self::leo(),
+            Self::burst2(),
+            Self::lossy2(),
+            Self::reorder2(),
+            Self::shallow2(),
+            Self::bloat2(),
+            Self::tiny2(),
+        ]
+    }
+
     /// The one of that name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::all().into_iter().find(|scenario| scenario.name == name)
+        Self::all().into_iter().chain(Self::others()).find(|scenario| scenario.name == name)
     }
 
     /// The sum of the lines' rates to the router, in bit/s.

@@ -1,11 +1,12 @@
 //! `make bench-bond`: what the bond makes of the named lines, with nothing configured.
 //!
-//! Two parts: a table of goodput and ping (each scenario, both directions, one stream and four, CUBIC and BBR), and
-//! what happens when a line is cut or changes. Prints both, writes the raw rows as JSON lines, plots a cut and a change of
+//! A table of goodput and ping (each scenario, both directions, one stream and four, CUBIC and BBR), what happens when a
+//! line is cut or changes, and on request other lines and loads that nothing was tuned to. Prints the tables, writes the raw rows as JSON lines, plots a cut and a change of
 //! rate, and on request renews the tables in `docs/performance.md`. Everything happens in network namespaces that exist only
 //! as long as this process.
 
 mod changes;
+mod others;
 mod plot;
 mod table;
 
@@ -22,7 +23,7 @@ use lexopt::prelude::*;
 use serde_json::Value;
 
 const USAGE: &str = "usage: bench-bond PROGRAM [--runs N] [--seconds N] [--scenario NAME]... [--streams N]... \
-[--congestion NAME]... [--only table|changes] [--out DIRECTORY] [--document FILE]";
+[--congestion NAME]... [--only table|changes|more] [--case PART-OF-A-NAME]... [--out DIRECTORY] [--document FILE]";
 
 /// What is to be measured.
 struct Options {
@@ -34,6 +35,9 @@ struct Options {
     congestion: Vec<String>,
     table: bool,
     changes: bool,
+    others: bool,
+    /// Which of the others; empty: all.
+    cases: Vec<String>,
     out: PathBuf,
     document: Option<PathBuf>,
 }
@@ -69,6 +73,8 @@ fn options() -> Result<Options, lexopt::Error> {
         congestion: Vec::new(),
         table: true,
         changes: true,
+        others: false,
+        cases: Vec::new(),
         out: "target/bench-bond".into(),
         document: None,
     };
@@ -88,8 +94,10 @@ fn options() -> Result<Options, lexopt::Error> {
             Long("only") => match parser.value()?.string()?.as_str() {
                 "table" => options.changes = false,
                 "changes" => options.table = false,
-                other => return Err(format!("--only table or changes, not '{other}'").into()),
+                "more" => (options.table, options.changes, options.others) = (false, false, true),
+                other => return Err(format!("--only table, changes or more, not '{other}'").into()),
             },
+            Long("case") => options.cases.push(parser.value()?.string()?),
             Long("out") => options.out = parser.value()?.into(),
             Long("document") => options.document = Some(parser.value()?.into()),
             other => return Err(other.unexpected()),
@@ -118,7 +126,8 @@ fn options() -> Result<Options, lexopt::Error> {
 
 fn bench(options: &Options) -> io::Result<()> {
     fs::create_dir_all(&options.out)?;
-    let mut rows = Rows::create(&options.out.join("rows.jsonl"))?;
+    let file = if options.others { "more.jsonl" } else { "rows.jsonl" };
+    let mut rows = Rows::create(&options.out.join(file))?;
     let mut report = String::new();
     if options.table {
         report.push_str(&table::measure(options, &mut rows)?);
@@ -126,10 +135,14 @@ fn bench(options: &Options) -> io::Result<()> {
     if options.changes {
         report.push_str(&changes::measure(options, &mut rows)?);
     }
+    let part = if options.others { "bench-bond-more" } else { "bench-bond" };
+    if options.others {
+        report.push_str(&others::measure(options, &mut rows)?);
+    }
     println!("\n{report}");
     println!("raw rows: {}", rows.path.display());
     if let Some(document) = &options.document {
-        renew(document, &report)?;
+        renew(document, part, &report)?;
         println!("renewed: {}", document.display());
     }
     Ok(())
@@ -158,16 +171,15 @@ impl Rows {
     }
 }
 
-/// Puts the report between the document's marks.
-fn renew(document: &Path, report: &str) -> io::Result<()> {
-    const BEGIN: &str = "<!-- bench-bond begins -->\n";
-    const END: &str = "<!-- bench-bond ends -->";
+/// Puts the report between the document's marks of a part.
+fn renew(document: &Path, part: &str, report: &str) -> io::Result<()> {
+    let (begin, end) = (format!("<!-- {part} begins -->\n"), format!("<!-- {part} ends -->"));
     let text = fs::read_to_string(document)?;
-    let marks = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let marks = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
     let Some((before, after)) = marks else {
         return Err(io::Error::other(format!("{} has no marks to write between", document.display())));
     };
-    fs::write(document, format!("{before}{BEGIN}\n{report}\n{END}{after}"))
+    fs::write(document, format!("{before}{begin}\n{}\n{end}{after}", report.trim_end()))
 }
 
 /// The middle one; of an even number, the lower of the two.
