@@ -4,26 +4,30 @@
 //! and rules are *settled* in the kernel ([`super::network`]), and only then is it *connected*: a socket is opened and
 //! the core told of the path. So no packet of a link ever leaves by another one's gateway.
 
+mod addressing;
+mod fallback;
+mod link;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::control::LinkAction;
-use super::desired::{self, DefaultRoute, Tunnel};
+use super::desired::{self, Tunnel};
 use super::mapping;
 use super::outside::Exit;
 use super::places::Names;
 use super::quota::{self, Quotas};
 use super::status::LinkPlace;
 use crate::bond::status::EndpointStatus;
-use crate::bond::{Class, Handling, LinkConfig, LinkId, LinkState, MAX_LINKS, Path, PeerId, SocketId, Time};
+use crate::bond::{Class, Handling, LinkId, LinkState, MAX_LINKS, PeerId, SocketId, Time};
 use crate::config::key::{PublicKey, Secret};
 use crate::config::value::Host;
 use crate::config::{self, Config};
-use crate::io::{Driver, Socket, SocketOptions};
-use crate::net::netifd::Resolved;
+use crate::io::Driver;
 use crate::net::source::LinkPath;
 use crate::net::{Desired, Family};
+use link::Link;
+pub use link::{Place, Placing};
 
 /// A link that is not up for so long tries the server's next address, where it has several.
 const ROTATE: Duration = Duration::from_secs(10);
@@ -31,61 +35,6 @@ const ROTATE: Duration = Duration::from_secs(10);
 /// After the start the bond has the default route for so long, before it is up: what the LAN sends in its connections
 /// inside the bond must not leave through a WAN meanwhile, where it would be answered with a reset.
 const START: Duration = Duration::from_secs(1);
-
-/// Links that fall silent within this time did so for one reason, most likely the server's.
-const TOGETHER: Duration = Duration::from_secs(15);
-
-/// Where a link is, with the index of its device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Device, addresses and gateways.
-    pub resolved: Resolved,
-    /// Index of the device.
-    pub index: u32,
-}
-
-/// The answer to where a link is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Placing {
-    /// There.
-    At(Place),
-    /// Nowhere: why.
-    Nowhere(String),
-    /// Who was asked could not tell: why. What was known before is kept.
-    NotAnswered(String),
-}
-
-struct Connection {
-    socket: SocketId,
-    options: SocketOptions,
-    remote: SocketAddr,
-}
-
-struct Link {
-    id: LinkId,
-    config: config::Link,
-    table: u32,
-    /// Taken out by hand.
-    taken_out: bool,
-    /// Its quota is used up.
-    last_resort: bool,
-    place: Result<Place, String>,
-    connection: Option<Connection>,
-    /// Port of the last socket, kept so that a NAT on the way keeps its mapping.
-    last_port: Option<u16>,
-    /// Counts the server's addresses that were tried.
-    turn: usize,
-    turned: Time,
-    /// What the core was told.
-    told: Option<LinkConfig>,
-    state: Option<LinkState>,
-    /// When it last ceased to carry traffic.
-    heard: Option<Time>,
-    /// Its smallest round trip lately, when the server answered.
-    round_trip: Option<Duration>,
-    /// Why there is no path; empty when there is one.
-    note: String,
-}
 
 /// What the core is told of the server.
 #[derive(PartialEq, Eq)]
@@ -399,42 +348,6 @@ impl Client {
         self.links.iter().map(|link| (link.config.name.clone(), place(link))).collect()
     }
 
-    /// Who is to carry what has no other route.
-    fn default_route(&self, config: &Config) -> DefaultRoute {
-        if !config.bond.default_route {
-            return DefaultRoute::Untouched;
-        }
-        // Without an address of the server its name is to be resolved, which a bond that is down does not help.
-        let about_to_be_up =
-            self.starting.is_some() && self.links.iter().any(|link| !self.candidates(link).is_empty());
-        if self.up || about_to_be_up {
-            return DefaultRoute::Bond;
-        }
-        let placed = self.links.iter().filter(|link| !link.taken_out);
-        let placed = placed.filter_map(|link| Some((link, link.place.as_ref().ok()?)));
-        let latest = self.links.iter().filter_map(|link| link.heard).max();
-        // One that was silent long before the bond went down has troubles of its own.
-        let stale = |link: &Link| match (link.heard, latest) {
-            _ if link.is_alive() => false,
-            (Some(heard), Some(latest)) => latest.since(heard) > TOGETHER,
-            (heard, latest) => heard.is_none() && latest.is_some(),
-        };
-        let best = placed.min_by_key(|(link, place)| {
-            (
-                !place.resolved.up || place.resolved.paths.is_empty(),
-                stale(link),
-                !link.config.active,
-                link.round_trip.unwrap_or(Duration::MAX),
-                link.config.priority,
-            )
-        });
-        let Some((_, place)) = best.filter(|(_, place)| place.resolved.up) else {
-            return DefaultRoute::Untouched;
-        };
-        let gateway = |family| place.resolved.path(family).map(|path| path.gateway);
-        DefaultRoute::Link { index: place.index, v4: gateway(Family::V4), v6: gateway(Family::V6) }
-    }
-
     /// Tells the core the rules for classes of traffic. To be called when the links have their numbers.
     fn take_classes(&mut self, config: &Config, driver: &mut Driver, now: Time) {
         let number = |name: &str| self.links.iter().find(|link| link.config.name == name).map(|link| link.id);
@@ -466,11 +379,7 @@ impl Client {
             let link = match known {
                 Some(position) => {
                     let mut link = before.swap_remove(position);
-                    if !same_place(&link.config, wanted) {
-                        link.place = Err(LOOKING.into());
-                    }
-                    link.config = wanted.clone();
-                    link.table = table;
+                    link.configure(wanted, table);
                     link
                 }
                 None => {
@@ -488,184 +397,6 @@ impl Client {
             self.links.push(link);
         }
     }
-
-    /// From which socket to which address a link is to send; otherwise why it cannot.
-    fn wanted(&self, link: &Link) -> Result<(SocketOptions, SocketAddr), String> {
-        let place = link.place.as_ref().map_err(String::clone)?;
-        let Some(device) = &place.resolved.device else { return Err("it has no device".into()) };
-        if !place.resolved.up {
-            return Err(match &link.config.interface {
-                Some(interface) => format!("interface '{interface}' is down"),
-                None => format!("device '{device}' is down or has no carrier"),
-            });
-        }
-        if place.resolved.paths.is_empty() {
-            return Err(format!("device '{device}' has no address"));
-        }
-        let candidates = self.candidates(link);
-        let current = link.connection.as_ref().map(|connection| connection.remote);
-        let position = current.and_then(|remote| candidates.iter().position(|(_, c)| *c == remote));
-        let chosen = match (position, link.state) {
-            // What works is not changed, whatever the name servers say.
-            (Some(position), Some(LinkState::Up | LinkState::Suspect)) => candidates.get(position),
-            _ => candidates.get(link.turn.checked_rem(candidates.len()).unwrap_or(0)),
-        };
-        let Some((local, remote)) = chosen else { return Err(self.no_server(link)) };
-
-        let shared = |other: &Link| other.id != link.id && other.device() == Some(device);
-        let own_device = !self.links.iter().any(shared);
-        let port = link.config.local_port.unwrap_or(0);
-        let mut options = SocketOptions::new(SocketAddr::new(*local, port));
-        options.device = own_device.then(|| device.clone());
-        options.mark = Some(link.config.mark.value);
-        Ok((options, *remote))
-    }
-
-    /// All pairs of an address of the link and one of the server, in the order of the configuration.
-    fn candidates(&self, link: &Link) -> Vec<(IpAddr, SocketAddr)> {
-        let Ok(place) = &link.place else { return Vec::new() };
-        let mut candidates = Vec::new();
-        for host in &link.config.servers {
-            let addresses = match host {
-                Host::Address(address) => std::slice::from_ref(address),
-                Host::Name(name) => self.names.addresses(name),
-            };
-            for address in addresses {
-                if let Some(path) = place.resolved.path(Family::of(*address)) {
-                    candidates.push((path.address, SocketAddr::new(*address, link.config.remote_port)));
-                }
-            }
-        }
-        candidates
-    }
-
-    fn no_server(&self, link: &Link) -> String {
-        let mut known = false;
-        for host in &link.config.servers {
-            match host {
-                Host::Address(_) => known = true,
-                Host::Name(name) => match self.names.error(name) {
-                    _ if !self.names.addresses(name).is_empty() => known = true,
-                    Some(error) => return format!("the server's name '{name}' cannot be resolved: {error}"),
-                    None => return format!("resolving the server's name '{name}'"),
-                },
-            }
-        }
-        match known {
-            true => "it has no address of the server's IP version".into(),
-            false => "no server is configured".into(),
-        }
-    }
-}
-
-/// The note of a link that is yet to be placed.
-const LOOKING: &str = "looking for its device and address";
-
-impl Link {
-    /// How traffic outside the bond can use it; `None` while it has no place or is taken out.
-    fn exit(&self) -> Option<Exit> {
-        let place = self.place.as_ref().ok().filter(|_| !self.taken_out)?;
-        let families = Family::ALL.into_iter().filter(|family| place.resolved.path(*family).is_some());
-        Some(Exit {
-            link: self.config.name.clone(),
-            table: self.table,
-            families: families.collect(),
-            up: self.state == Some(LinkState::Up),
-        })
-    }
-
-    fn new(id: LinkId, config: config::Link, table: u32, now: Time) -> Self {
-        Link {
-            id,
-            config,
-            table,
-            taken_out: false,
-            last_resort: false,
-            place: Err(LOOKING.into()),
-            connection: None,
-            last_port: None,
-            turn: 0,
-            turned: now,
-            told: None,
-            state: None,
-            heard: None,
-            round_trip: None,
-            note: LOOKING.into(),
-        }
-    }
-
-    fn connect(&mut self, wanted: Result<(SocketOptions, SocketAddr), String>, driver: &mut Driver) {
-        let (options, remote) = match wanted {
-            Ok(wanted) => wanted,
-            Err(note) => {
-                self.disconnect(driver);
-                if self.note != note {
-                    log::info!("link {}: {note}", self.config.name);
-                }
-                self.note = note;
-                return;
-            }
-        };
-        self.note.clear();
-        if let Some(connection) = &mut self.connection {
-            if connection.options == options {
-                connection.remote = remote;
-                return;
-            }
-            self.disconnect(driver);
-        }
-        if options.address.port() != 0 {
-            // A link that was removed a moment ago may have had the same one.
-            driver.close_retired();
-        }
-        let opening = SocketOptions { preferred_port: self.last_port, ..options.clone() };
-        match Socket::open(opening) {
-            Ok(socket) => {
-                log::debug!("link {}: sending from {} to {remote}", self.config.name, socket.local_addr());
-                self.last_port = Some(socket.local_addr().port());
-                let socket = driver.add_socket(socket);
-                self.connection = Some(Connection { socket, options, remote });
-            }
-            Err(error) => {
-                self.note = error.to_string();
-                log::warn!("link {}: {error}", self.config.name);
-            }
-        }
-    }
-
-    fn is_alive(&self) -> bool {
-        matches!(self.state, Some(LinkState::Up | LinkState::Suspect))
-    }
-
-    fn device(&self) -> Option<&String> {
-        self.place.as_ref().ok()?.resolved.device.as_ref()
-    }
-
-    fn disconnect(&mut self, driver: &mut Driver) {
-        if let Some(connection) = self.connection.take() {
-            driver.remove_socket(connection.socket);
-        }
-    }
-
-    /// Tells the core what has changed.
-    fn tell(&mut self, peer: PeerId, driver: &mut Driver, now: Time) {
-        let path = self.connection.as_ref().map(|connection| Path {
-            socket: connection.socket,
-            local: Some(connection.options.address.ip()),
-            remote: connection.remote,
-        });
-        let wanted = mapping::link(&self.config, self.id, path, !self.taken_out, self.last_resort);
-        if self.told.as_ref() != Some(&wanted) {
-            driver.endpoint_mut().set_link(peer, wanted.clone(), now);
-            self.told = Some(wanted);
-        }
-    }
-}
-
-/// Whether two configurations of a link lead to the same device and addresses.
-fn same_place(a: &config::Link, b: &config::Link) -> bool {
-    (&a.interface, &a.device, a.ipaddr, a.gateway, a.ip6addr, a.ip6gateway)
-        == (&b.interface, &b.device, b.ipaddr, b.gateway, b.ip6addr, b.ip6gateway)
 }
 
 /// The number of a routing table in iproute2's list of names.

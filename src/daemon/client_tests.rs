@@ -1,6 +1,11 @@
+use std::net::SocketAddr;
+
+use super::link::LOOKING;
 use super::*;
 use crate::config::load;
-use crate::net::netifd;
+use crate::daemon::desired::DefaultRoute;
+use crate::io::SocketOptions;
+use crate::net::netifd::{self, Resolved};
 
 const KEY: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
 

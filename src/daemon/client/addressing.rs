@@ -1,0 +1,80 @@
+//! From which socket to which of the server's addresses each link sends.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Client;
+use super::link::Link;
+use crate::bond::LinkState;
+use crate::config::value::Host;
+use crate::io::SocketOptions;
+use crate::net::Family;
+
+impl Client {
+    /// From which socket to which address a link is to send; otherwise why it cannot.
+    pub(super) fn wanted(&self, link: &Link) -> Result<(SocketOptions, SocketAddr), String> {
+        let place = link.place.as_ref().map_err(String::clone)?;
+        let Some(device) = &place.resolved.device else { return Err("it has no device".into()) };
+        if !place.resolved.up {
+            return Err(match &link.config.interface {
+                Some(interface) => format!("interface '{interface}' is down"),
+                None => format!("device '{device}' is down or has no carrier"),
+            });
+        }
+        if place.resolved.paths.is_empty() {
+            return Err(format!("device '{device}' has no address"));
+        }
+        let candidates = self.candidates(link);
+        let current = link.connection.as_ref().map(|connection| connection.remote);
+        let position = current.and_then(|remote| candidates.iter().position(|(_, c)| *c == remote));
+        let chosen = match (position, link.state) {
+            // What works is not changed, whatever the name servers say.
+            (Some(position), Some(LinkState::Up | LinkState::Suspect)) => candidates.get(position),
+            _ => candidates.get(link.turn.checked_rem(candidates.len()).unwrap_or(0)),
+        };
+        let Some((local, remote)) = chosen else { return Err(self.no_server(link)) };
+
+        let shared = |other: &Link| other.id != link.id && other.device() == Some(device);
+        let own_device = !self.links.iter().any(shared);
+        let port = link.config.local_port.unwrap_or(0);
+        let mut options = SocketOptions::new(SocketAddr::new(*local, port));
+        options.device = own_device.then(|| device.clone());
+        options.mark = Some(link.config.mark.value);
+        Ok((options, *remote))
+    }
+
+    /// All pairs of an address of the link and one of the server, in the order of the configuration.
+    pub(super) fn candidates(&self, link: &Link) -> Vec<(IpAddr, SocketAddr)> {
+        let Ok(place) = &link.place else { return Vec::new() };
+        let mut candidates = Vec::new();
+        for host in &link.config.servers {
+            let addresses = match host {
+                Host::Address(address) => std::slice::from_ref(address),
+                Host::Name(name) => self.names.addresses(name),
+            };
+            for address in addresses {
+                if let Some(path) = place.resolved.path(Family::of(*address)) {
+                    candidates.push((path.address, SocketAddr::new(*address, link.config.remote_port)));
+                }
+            }
+        }
+        candidates
+    }
+
+    fn no_server(&self, link: &Link) -> String {
+        let mut known = false;
+        for host in &link.config.servers {
+            match host {
+                Host::Address(_) => known = true,
+                Host::Name(name) => match self.names.error(name) {
+                    _ if !self.names.addresses(name).is_empty() => known = true,
+                    Some(error) => return format!("the server's name '{name}' cannot be resolved: {error}"),
+                    None => return format!("resolving the server's name '{name}'"),
+                },
+            }
+        }
+        match known {
+            true => "it has no address of the server's IP version".into(),
+            false => "no server is configured".into(),
+        }
+    }
+}
