@@ -1,11 +1,13 @@
 //! The running service: one loop that serves packets, signals, people and the network.
 
 mod answers;
+mod core_events;
 mod enslaving;
 mod hooks;
 mod placing;
 pub mod plan;
 mod reloading;
+mod starting;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +15,9 @@ use std::io;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::Interval;
 
 use super::client::{Client, Placing};
 use super::clock::ClockFile;
@@ -23,36 +25,28 @@ use super::control::Control;
 use super::desired::{self, Tunnel};
 use super::events::{Events, unix_ms};
 use super::kernel::KernelBond;
-use super::network::{Network, Progress, Wanted};
+use super::network::{Network, Progress};
 use super::reload::Outcome;
 use super::runner::{self, Hook, Runner};
-use super::scripts::{Report, Scripts};
+use super::scripts::Scripts;
 use super::server::Server;
 use super::speedtest::{Pinning, Responder};
-use super::start::{Options, Prepared, StartError};
+use super::start::{Options, StartError};
 use super::watchdog::Watchdog;
-use super::{firewall, introduction, mapping, metrics, places};
-use crate::bond::{Endpoint, Event, LinkState, PeerId, Time};
-use crate::config::key::Secret;
-use crate::config::{Cipher, Config, Mode, Role};
+use super::{firewall, metrics, places};
+use crate::bond::{PeerId, Time};
+use crate::config::{Config, Role};
 use crate::io::confine::Confined;
 use crate::io::timer::now;
 use crate::io::{Driver, Keeper, Tun, TunOptions};
 use crate::net::sysctl::{self, Switch};
-use crate::net::{Family, Netlink, Reconciler, Watch};
-
-/// The device's MTU until the links' are known: what fits 1500 bytes on the line. Longer packets than a link carries are
-/// split by the core.
-const FIRST_MTU: u16 = 1_440;
+use crate::net::{Family, Netlink};
 
 /// A link without a place is looked for this often, beside every change of the network.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a client calls its only peer.
 const SERVER: &str = "server";
-
-/// Messages from tasks that wait for the loop.
-const INBOX: usize = 256;
 
 /// What other tasks tell the loop.
 enum Message {
@@ -157,137 +151,6 @@ impl Signals {
 }
 
 impl Daemon {
-    /// Makes device, addresses, routes, rules and sockets, in this order, after `preup` has ended. The device outlives a
-    /// sudden end if there is a keeper.
-    pub async fn start(config: Config, options: &Options, prepared: Prepared) -> Result<Daemon, StartError> {
-        // From here on nothing ends the process without cleaning up.
-        let listen = |kind| signal(kind).map_err(StartError::system("signals"));
-        let mut signals = Signals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        };
-        let (tell, inbox) = mpsc::channel(INBOX);
-
-        let globals = &config.globals;
-        let Prepared { control, runner, keeper, key, clock, privileges } = prepared;
-        let control = control
-            .serve()
-            .map_err(|source| StartError::Control { path: globals.control_socket.clone(), source })?;
-        let runner = runner.attach().map_err(StartError::system("socket of the script runner"))?;
-        let mut scripts = Scripts::new(runner.clone());
-        let mtu = config.bond.mtu.unwrap_or(FIRST_MTU);
-        let (first_report, stopping) = preup(&mut scripts, &mut signals, &config, options, mtu).await;
-
-        let started = now();
-        let endpoint = new_endpoint(&config, &key, clock.as_ref(), started)?;
-        let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
-        let netlink = Netlink::open()?;
-        let mut outlived = false;
-        let (device, index, mut kernel) = match globals.mode {
-            Mode::User => {
-                let mut tun = Tun::open(&TunOptions::with_offloads(config.bond.ifname.clone(), mtu))?;
-                let (device, index) = (tun.name().to_owned(), index_of(tun.name())?);
-                outlived = keep(&mut tun, index, &netlink, keeper.as_ref()).await;
-                driver.set_tun(tun);
-                (device, index, None)
-            }
-            Mode::Kernel => {
-                let address = enslaving::hardware_address(&key);
-                let bond = KernelBond::make(&config, mtu, address, netlink.clone()).await?;
-                (config.bond.ifname.clone(), bond.index(), Some(bond))
-            }
-        };
-        let tunnel = Tunnel { index, mtu };
-
-        let ownership = desired::ownership(&config);
-        let watch = Watch::open(ownership.protocol).map_err(StartError::system("netlink"))?;
-        let side = match globals.role {
-            Role::Client => {
-                let client = Client::new(&config, &mut driver, started);
-                Side::Client(client.ok_or_else(|| StartError::Refused(options.config.clone()))?)
-            }
-            Role::Server => Side::Server(Server::new(&config, &mut driver, started)?),
-        };
-        let mut side = side;
-        if let Some(kernel) = &mut kernel
-            && let Err(error) = enslaving::enslave(kernel, &config, &side, &mut driver).await
-        {
-            kernel.remove().await;
-            return Err(error.into());
-        }
-        let mut first = Wanted::default();
-        match &mut side {
-            Side::Client(client) => {
-                placing::place_now(client, &netlink, Some(&runner), globals.route_protocol).await;
-                (first.desired, first.loose_rp_filter) = client.desired(&config, tunnel);
-            }
-            Side::Server(_) => first.desired = desired::server(&config, tunnel),
-        }
-        first.switches = switches(&config, &side);
-        let mut firewall = None;
-        if globals.role == Role::Server {
-            forward(&config);
-            firewall = Some(firewall::Keeper::start(firewall::wanted(&config)).await);
-        }
-        let saved = globals.control_socket.with_extension("sysctl");
-        let mut reconciler = Reconciler::new(netlink.clone(), ownership);
-        if outlived {
-            log::info!("device {}: kept from a run that did not end in order", config.bond.ifname);
-            reconciler.adopt(tunnel.index).await?;
-        }
-        let network = Network::start(reconciler, watch, saved, first).await?;
-
-        let mut tick = interval(Duration::from_secs(1));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut daemon = Daemon {
-            options: options.clone(),
-            side,
-            driver,
-            network,
-            firewall,
-            responder: None,
-            metrics: None,
-            netlink,
-            device,
-            tunnel,
-            kernel,
-            links_changed: false,
-            peer_mtus: BTreeMap::new(),
-            control,
-            privileges,
-            runner,
-            scripts,
-            told: hooks::Told::default(),
-            watchdog: None,
-            clock,
-            store_at: Some(started),
-            last_up: started,
-            events: Events::default(),
-            reload: None,
-            started,
-            inbox,
-            tell,
-            signals,
-            tick,
-            settling: None,
-            changes: 0,
-            looked: started,
-            device_lost: false,
-            stopping,
-            config,
-            _keeper: keeper,
-        };
-        daemon.announce();
-        daemon.configure_watchdog();
-        if let Some(report) = first_report {
-            daemon.take_report(&report);
-        }
-        daemon.respond();
-        daemon.show_metrics();
-        Ok(daemon)
-    }
-
     /// Serves until told to stop, and removes all that was made.
     pub async fn run(mut self) -> Result<(), StartError> {
         self.event(None, None, "started", "");
@@ -363,26 +226,6 @@ impl Daemon {
         drop(self.control);
     }
 
-    fn announce(&self) {
-        let globals = &self.config.globals;
-        let role = role_name(globals.role);
-        let device = &self.device;
-        log::info!(
-            "{role} {}, device {device}, key {}",
-            env!("CARGO_PKG_VERSION"),
-            self.driver.endpoint().status(self.started).public_key
-        );
-        if globals.cipher == Cipher::None {
-            log::warn!("cipher 'none': data travels in the clear where the other end allows it too");
-        }
-        match &self.privileges {
-            Some(privileges) => log::info!("{privileges}"),
-            None => {
-                log::warn!("privileges could not be given up: the daemon keeps all that it was started with")
-            }
-        }
-    }
-
     fn event(&mut self, peer: Option<&str>, link: Option<&str>, what: &str, why: &str) {
         let mut text = String::new();
         for (kind, name) in [("peer", peer), ("link", link)] {
@@ -396,72 +239,6 @@ impl Daemon {
         }
         log::info!("{text}");
         self.events.push(now(), peer, link, what, why);
-    }
-
-    fn take_core_events(&mut self) {
-        while let Some(event) = self.driver.poll_event() {
-            self.links_changed = self.kernel.is_some();
-            match event {
-                Event::PeerUp { peer } => self.peer_changed(peer, true, ""),
-                Event::PeerDown { peer, reason } => self.peer_changed(peer, false, &reason),
-                Event::LinkState { peer, link, name, state, reason } => {
-                    if let Side::Client(client) = &mut self.side {
-                        client.remember_round_trips(&self.driver.endpoint().status(now()));
-                        client.set_state(link, state, now());
-                        // The fallback of the default route and the ways outside the bond go by links that are up.
-                        self.set_network();
-                    }
-                    let peer_name = self.peer_name(peer);
-                    self.event(peer_name.as_deref(), Some(&name), state_name(state), &reason);
-                    self.hook_link(peer, link, &name, state, &reason);
-                }
-                Event::TunnelMtu { peer, mtu } => {
-                    self.peer_mtus.insert(peer, mtu);
-                    self.follow_mtu();
-                }
-                Event::Introduced { invitation, public_key } => self.introduced(invitation, &public_key),
-                Event::HandshakeFailed { peer, reason } => {
-                    let peer = peer.and_then(|peer| self.peer_name(peer));
-                    self.event(peer.as_deref(), None, "handshake failed", &reason);
-                }
-            }
-        }
-    }
-
-    /// A router has proved an invitation's secret: its key is written to the disk, off this thread, and then taken over as
-    /// any change of the configuration.
-    fn introduced(&mut self, invitation: u32, key: &crate::bond::keys::PublicKey) {
-        let Side::Server(server) = &mut self.side else { return };
-        let Some(invited) = server.take_invited(invitation) else { return };
-        let key = crate::config::key::PublicKey::new(*key.as_bytes());
-        self.event(Some(&invited.name), None, "introduced itself", &key.to_string());
-        let (path, tell) = (self.options.config.clone(), self.tell.clone());
-        tokio::task::spawn_blocking(move || {
-            let pinned = introduction::pin(&path, &invited, key);
-            let _ = tell.blocking_send(Message::Introduced(invited.name, pinned));
-        });
-    }
-
-    fn peer_changed(&mut self, peer: PeerId, up: bool, reason: &str) {
-        let name = self.peer_name(peer);
-        self.event(name.as_deref(), None, if up { "up" } else { "down" }, reason);
-        self.hook_peer(peer, up, reason);
-        if let Side::Client(client) = &mut self.side
-            && client.peer() == peer
-        {
-            client.set_up(up);
-            self.set_network();
-        }
-    }
-
-    fn follow_mtu(&mut self) {
-        let Some(found) = self.peer_mtus.values().min().copied() else { return };
-        let mtu = self.config.bond.mtu.unwrap_or(found);
-        if mtu != self.tunnel.mtu {
-            self.event(None, None, "mtu", &format!("{} is now {mtu}", self.config.bond.ifname.clone()));
-            self.tunnel.mtu = mtu;
-            self.set_network();
-        }
     }
 
     fn peer_name(&self, peer: PeerId) -> Option<String> {
@@ -652,78 +429,6 @@ impl Daemon {
     }
 }
 
-/// The alias of our device, by which it is known from one that somebody else has made persistent.
-const ALIAS: &str = "bonding";
-
-/// Lets the device outlive a sudden end of the daemon. Returns whether it has outlived one.
-async fn keep(tun: &mut Tun, index: u32, netlink: &Netlink, keeper: Option<&Keeper>) -> bool {
-    let persistent = tun.is_persistent();
-    let alias = netlink.link_alias(index).await.unwrap_or_default();
-    let outlived = persistent && alias == ALIAS;
-    let Some(keeper) = keeper else { return outlived };
-    if persistent && !outlived {
-        log::info!("device {}: somebody else's, it will stay", tun.name());
-        return false;
-    }
-    let named = netlink.set_link_alias(index, ALIAS).await;
-    if let Err(error) = named {
-        log::warn!("{error}");
-    } else if let Err(error) = keeper.hold() {
-        log::warn!("nobody would remove device {} after a sudden end: {error}", tun.name());
-    } else if let Err(error) = tun.keep() {
-        log::warn!("{error}");
-    }
-    outlived
-}
-
-/// A core with a generator of its own.
-fn new_endpoint(
-    config: &Config,
-    key: &Secret,
-    clock: Option<&ClockFile>,
-    now: Time,
-) -> Result<Endpoint, StartError> {
-    let fill = |bytes: &mut [u8]| getrandom::fill(bytes);
-    // Once it has given something, the kernel's generator never fails.
-    fill(&mut [0; 1]).map_err(|error| {
-        StartError::system("random numbers")(io::Error::other(format!("the kernel gives none: {error}")))
-    })?;
-    let random = Box::new(move |bytes: &mut [u8]| {
-        if let Err(error) = fill(bytes) {
-            // Keys from a known place would be worse than no daemon.
-            log::error!("the kernel gives no random numbers: {error}");
-            std::process::abort();
-        }
-    });
-    let begin = clock.map_or_else(unix_ms, ClockFile::begin);
-    let mut endpoint = Endpoint::new(mapping::endpoint(config, key), random, begin, now);
-    // Before the first stamp: whatever ends this process, the next one begins later.
-    if let (Some(file), Some(reservation)) = (clock, endpoint.clock_reservation(now)) {
-        match file.write(reservation) {
-            Ok(()) => endpoint.clock_stored(reservation),
-            Err(error) => file.complain(&error),
-        }
-    }
-    Ok(endpoint)
-}
-
-/// Waits for the script that comes before all, and tells whether the end was asked for meanwhile.
-async fn preup(
-    scripts: &mut Scripts,
-    signals: &mut Signals,
-    config: &Config,
-    options: &Options,
-    mtu: u16,
-) -> (Option<Report>, bool) {
-    let path = options.config.display().to_string();
-    // Nothing waits yet that could be dropped for it.
-    let _ = scripts.push(hooks::frame_call(Hook::PreUp, config, &config.bond.ifname, mtu, &path));
-    tokio::select! {
-        report = scripts.next() => (Some(report), false),
-        () = signals.stop() => (None, true),
-    }
-}
-
 /// What the interfaces that we use must be set to.
 fn switches(config: &Config, side: &Side) -> BTreeSet<Switch> {
     let links = match side {
@@ -767,15 +472,5 @@ fn role_name(role: Role) -> &'static str {
     match role {
         Role::Client => "client",
         Role::Server => "server",
-    }
-}
-
-fn state_name(state: LinkState) -> &'static str {
-    match state {
-        LinkState::Disabled => "disabled",
-        LinkState::Down => "down",
-        LinkState::Joining => "joining",
-        LinkState::Up => "up",
-        LinkState::Suspect => "suspect",
     }
 }

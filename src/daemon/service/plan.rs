@@ -5,7 +5,8 @@ use std::io;
 use nix::net::if_::if_nametoindex;
 use zeroize::Zeroizing;
 
-use super::{new_endpoint, placing};
+use super::placing;
+use super::starting::{FIRST_MTU, new_endpoint};
 use crate::config::key::Secret;
 use crate::config::value::Host;
 use crate::config::{Config, Role, Script};
@@ -28,7 +29,7 @@ const NO_INDEX: u32 = u32::MAX;
 pub async fn start(config: &Config) -> Result<Vec<String>, StartError> {
     let (mut lines, bond) = (Vec::new(), &config.bond);
     let present = if_nametoindex(bond.ifname.as_str()).ok();
-    let tunnel = Tunnel { index: present.unwrap_or(NO_INDEX), mtu: bond.mtu.unwrap_or(super::FIRST_MTU) };
+    let tunnel = Tunnel { index: present.unwrap_or(NO_INDEX), mtu: bond.mtu.unwrap_or(FIRST_MTU) };
     lines.extend(script(&bond.hooks.preup));
     if present.is_none() {
         lines.push(format!("create TUN device {}", bond.ifname));

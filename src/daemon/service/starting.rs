@@ -1,0 +1,260 @@
+//! The start: everything that must be there before packets flow.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Daemon, Side, Signals, enslaving, forward, hooks, index_of, placing, role_name, switches};
+use crate::bond::{Endpoint, Time};
+use crate::config::key::Secret;
+use crate::config::{Cipher, Config, Mode, Role};
+use crate::daemon::client::Client;
+use crate::daemon::clock::ClockFile;
+use crate::daemon::desired::{self, Tunnel};
+use crate::daemon::events::{Events, unix_ms};
+use crate::daemon::kernel::KernelBond;
+use crate::daemon::network::{Network, Wanted};
+use crate::daemon::runner::Hook;
+use crate::daemon::scripts::{Report, Scripts};
+use crate::daemon::server::Server;
+use crate::daemon::start::{Options, Prepared, StartError};
+use crate::daemon::{firewall, mapping};
+use crate::io::timer::now;
+use crate::io::{Driver, Keeper, Tun, TunOptions};
+use crate::net::{Netlink, Reconciler, Watch};
+
+/// The device's MTU until the links' are known: what fits 1500 bytes on the line. Longer packets than a link carries are
+/// split by the core.
+pub(super) const FIRST_MTU: u16 = 1_440;
+
+/// Messages from tasks that wait for the loop.
+const INBOX: usize = 256;
+
+/// The alias of our device, by which it is known from one that somebody else has made persistent.
+const ALIAS: &str = "bonding";
+
+impl Daemon {
+    /// Makes device, addresses, routes, rules and sockets, in this order, after `preup` has ended. The device outlives a
+    /// sudden end if there is a keeper.
+    pub async fn start(config: Config, options: &Options, prepared: Prepared) -> Result<Daemon, StartError> {
+        // From here on nothing ends the process without cleaning up.
+        let listen = |kind| signal(kind).map_err(StartError::system("signals"));
+        let mut signals = Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        };
+        let (tell, inbox) = mpsc::channel(INBOX);
+
+        let globals = &config.globals;
+        let Prepared { control, runner, keeper, key, clock, privileges } = prepared;
+        let control = control
+            .serve()
+            .map_err(|source| StartError::Control { path: globals.control_socket.clone(), source })?;
+        let runner = runner.attach().map_err(StartError::system("socket of the script runner"))?;
+        let mut scripts = Scripts::new(runner.clone());
+        let mtu = config.bond.mtu.unwrap_or(FIRST_MTU);
+        let (first_report, stopping) = preup(&mut scripts, &mut signals, &config, options, mtu).await;
+
+        let started = now();
+        let endpoint = new_endpoint(&config, &key, clock.as_ref(), started)?;
+        let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
+        let netlink = Netlink::open()?;
+        let mut outlived = false;
+        let (device, index, mut kernel) = match globals.mode {
+            Mode::User => {
+                let mut tun = Tun::open(&TunOptions::with_offloads(config.bond.ifname.clone(), mtu))?;
+                let (device, index) = (tun.name().to_owned(), index_of(tun.name())?);
+                outlived = keep(&mut tun, index, &netlink, keeper.as_ref()).await;
+                driver.set_tun(tun);
+                (device, index, None)
+            }
+            Mode::Kernel => {
+                let address = enslaving::hardware_address(&key);
+                let bond = KernelBond::make(&config, mtu, address, netlink.clone()).await?;
+                (config.bond.ifname.clone(), bond.index(), Some(bond))
+            }
+        };
+        let tunnel = Tunnel { index, mtu };
+
+        let ownership = desired::ownership(&config);
+        let watch = Watch::open(ownership.protocol).map_err(StartError::system("netlink"))?;
+        let side = match globals.role {
+            Role::Client => {
+                let client = Client::new(&config, &mut driver, started);
+                Side::Client(client.ok_or_else(|| StartError::Refused(options.config.clone()))?)
+            }
+            Role::Server => Side::Server(Server::new(&config, &mut driver, started)?),
+        };
+        let mut side = side;
+        if let Some(kernel) = &mut kernel
+            && let Err(error) = enslaving::enslave(kernel, &config, &side, &mut driver).await
+        {
+            kernel.remove().await;
+            return Err(error.into());
+        }
+        let mut first = Wanted::default();
+        match &mut side {
+            Side::Client(client) => {
+                placing::place_now(client, &netlink, Some(&runner), globals.route_protocol).await;
+                (first.desired, first.loose_rp_filter) = client.desired(&config, tunnel);
+            }
+            Side::Server(_) => first.desired = desired::server(&config, tunnel),
+        }
+        first.switches = switches(&config, &side);
+        let mut firewall = None;
+        if globals.role == Role::Server {
+            forward(&config);
+            firewall = Some(firewall::Keeper::start(firewall::wanted(&config)).await);
+        }
+        let saved = globals.control_socket.with_extension("sysctl");
+        let mut reconciler = Reconciler::new(netlink.clone(), ownership);
+        if outlived {
+            log::info!("device {}: kept from a run that did not end in order", config.bond.ifname);
+            reconciler.adopt(tunnel.index).await?;
+        }
+        let network = Network::start(reconciler, watch, saved, first).await?;
+
+        let mut tick = interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut daemon = Daemon {
+            options: options.clone(),
+            side,
+            driver,
+            network,
+            firewall,
+            responder: None,
+            metrics: None,
+            netlink,
+            device,
+            tunnel,
+            kernel,
+            links_changed: false,
+            peer_mtus: BTreeMap::new(),
+            control,
+            privileges,
+            runner,
+            scripts,
+            told: hooks::Told::default(),
+            watchdog: None,
+            clock,
+            store_at: Some(started),
+            last_up: started,
+            events: Events::default(),
+            reload: None,
+            started,
+            inbox,
+            tell,
+            signals,
+            tick,
+            settling: None,
+            changes: 0,
+            looked: started,
+            device_lost: false,
+            stopping,
+            config,
+            _keeper: keeper,
+        };
+        daemon.announce();
+        daemon.configure_watchdog();
+        if let Some(report) = first_report {
+            daemon.take_report(&report);
+        }
+        daemon.respond();
+        daemon.show_metrics();
+        Ok(daemon)
+    }
+
+    fn announce(&self) {
+        let globals = &self.config.globals;
+        let role = role_name(globals.role);
+        let device = &self.device;
+        log::info!(
+            "{role} {}, device {device}, key {}",
+            env!("CARGO_PKG_VERSION"),
+            self.driver.endpoint().status(self.started).public_key
+        );
+        if globals.cipher == Cipher::None {
+            log::warn!("cipher 'none': data travels in the clear where the other end allows it too");
+        }
+        match &self.privileges {
+            Some(privileges) => log::info!("{privileges}"),
+            None => {
+                log::warn!("privileges could not be given up: the daemon keeps all that it was started with")
+            }
+        }
+    }
+}
+
+/// Lets the device outlive a sudden end of the daemon. Returns whether it has outlived one.
+async fn keep(tun: &mut Tun, index: u32, netlink: &Netlink, keeper: Option<&Keeper>) -> bool {
+    let persistent = tun.is_persistent();
+    let alias = netlink.link_alias(index).await.unwrap_or_default();
+    let outlived = persistent && alias == ALIAS;
+    let Some(keeper) = keeper else { return outlived };
+    if persistent && !outlived {
+        log::info!("device {}: somebody else's, it will stay", tun.name());
+        return false;
+    }
+    let named = netlink.set_link_alias(index, ALIAS).await;
+    if let Err(error) = named {
+        log::warn!("{error}");
+    } else if let Err(error) = keeper.hold() {
+        log::warn!("nobody would remove device {} after a sudden end: {error}", tun.name());
+    } else if let Err(error) = tun.keep() {
+        log::warn!("{error}");
+    }
+    outlived
+}
+
+/// A core with a generator of its own.
+pub(super) fn new_endpoint(
+    config: &Config,
+    key: &Secret,
+    clock: Option<&ClockFile>,
+    now: Time,
+) -> Result<Endpoint, StartError> {
+    let fill = |bytes: &mut [u8]| getrandom::fill(bytes);
+    // Once it has given something, the kernel's generator never fails.
+    fill(&mut [0; 1]).map_err(|error| {
+        StartError::system("random numbers")(io::Error::other(format!("the kernel gives none: {error}")))
+    })?;
+    let random = Box::new(move |bytes: &mut [u8]| {
+        if let Err(error) = fill(bytes) {
+            // Keys from a known place would be worse than no daemon.
+            log::error!("the kernel gives no random numbers: {error}");
+            std::process::abort();
+        }
+    });
+    let begin = clock.map_or_else(unix_ms, ClockFile::begin);
+    let mut endpoint = Endpoint::new(mapping::endpoint(config, key), random, begin, now);
+    // Before the first stamp: whatever ends this process, the next one begins later.
+    if let (Some(file), Some(reservation)) = (clock, endpoint.clock_reservation(now)) {
+        match file.write(reservation) {
+            Ok(()) => endpoint.clock_stored(reservation),
+            Err(error) => file.complain(&error),
+        }
+    }
+    Ok(endpoint)
+}
+
+/// Waits for the script that comes before all, and tells whether the end was asked for meanwhile.
+async fn preup(
+    scripts: &mut Scripts,
+    signals: &mut Signals,
+    config: &Config,
+    options: &Options,
+    mtu: u16,
+) -> (Option<Report>, bool) {
+    let path = options.config.display().to_string();
+    // Nothing waits yet that could be dropped for it.
+    let _ = scripts.push(hooks::frame_call(Hook::PreUp, config, &config.bond.ifname, mtu, &path));
+    tokio::select! {
+        report = scripts.next() => (Some(report), false),
+        () = signals.stop() => (None, true),
+    }
+}
