@@ -4,7 +4,9 @@
 //! after one. It is *suspect* as soon as something that was sent should have been reported and was not, and *down*
 //! when it stays silent.
 
-use std::collections::VecDeque;
+mod round_trip;
+mod staged;
+
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,9 +16,10 @@ use super::flight::{Flight, Outgoing};
 use super::meter::Meter;
 use super::mtu::MtuSearch;
 use super::pacer::Pacer;
-use super::window::Windowed;
 use super::wire::{Frame, Hello, Report};
 use super::{LinkId, Path, Time};
+pub use round_trip::RoundTrip;
+pub use staged::Staged;
 
 /// What a link is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -34,8 +37,6 @@ pub enum LinkState {
     Suspect,
 }
 
-/// The longest time the other end takes to report (see [`super::reception`]) and some more for its machine.
-const REPORT_MARGIN: Duration = Duration::from_millis(40);
 /// A suspect link is down after this, or after four round trips.
 const SUSPECT_LIMIT: Duration = Duration::from_millis(1_000);
 /// For so long a link that was cut is expected back.
@@ -53,8 +54,6 @@ const LONG_TRAIN: u8 = 60;
 const TRAIN_LIMIT: Duration = Duration::from_millis(300);
 /// A second address of the other end is challenged no more often than this.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
-/// Bytes that tunnel, UDP and IPv4 add to a packet on the line.
-const LINE_OVERHEAD: usize = super::wire::OVERHEAD + 28;
 /// Frames waiting to be sent take at most so many bytes.
 const MAX_FRAMES: usize = 1_024;
 
@@ -79,57 +78,15 @@ pub struct Settings {
     pub mtu: Option<u16>,
 }
 
-/// Round-trip time of a link (RFC 6298).
-#[derive(Clone, Debug)]
-pub struct RoundTrip {
-    smoothed: Option<Duration>,
-    variation: Duration,
-    smallest: Windowed<Duration>,
-}
-
-impl RoundTrip {
-    fn new() -> Self {
-        RoundTrip {
-            smoothed: None,
-            variation: Duration::ZERO,
-            smallest: Windowed::smallest(Duration::from_secs(30)),
-        }
-    }
-
-    fn sample(&mut self, rtt: Duration, now: Time) {
-        self.smallest.push(rtt, now);
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(rtt);
-                self.variation = rtt / 2;
-            }
-            Some(smoothed) => {
-                self.variation = (self.variation * 3 + smoothed.abs_diff(rtt)) / 4;
-                self.smoothed = Some((smoothed * 7 + rtt) / 8);
-            }
-        }
-    }
-
-    /// The smoothed value, or `unknown`.
-    pub fn smoothed_or(&self, unknown: Duration) -> Duration {
-        self.smoothed.unwrap_or(unknown)
-    }
-
-    /// The smoothed value.
-    pub fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
-    }
-
-    /// The smallest of the last half minute.
-    pub fn smallest(&self) -> Option<Duration> {
-        self.smallest.get()
-    }
-
-    /// When an answer is overdue.
-    fn overdue(&self) -> Duration {
-        let rtt = self.smoothed_or(Duration::from_millis(500));
-        rtt + rtt / 5 + self.variation * 4 + REPORT_MARGIN
-    }
+/// What went over a link, with IP and UDP headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes on the line.
+    pub bytes: u64,
+    /// Packets found lost.
+    pub lost: u64,
 }
 
 struct Validation {
@@ -185,55 +142,6 @@ pub struct Link {
     changes: Vec<(LinkState, &'static str)>,
     /// What was in flight when the link lost its path; the other links are to carry it.
     orphans: Vec<Outgoing>,
-}
-
-/// Data that the scheduler has given to a link and that its pacer has not let go yet.
-#[derive(Default)]
-pub struct Staged {
-    packets: VecDeque<Outgoing>,
-    bytes: usize,
-}
-
-impl Staged {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.packets.is_empty()
-    }
-
-    /// Bytes on the line, about.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Adds a packet behind the others.
-    pub fn push(&mut self, outgoing: Outgoing) {
-        self.bytes += outgoing.packet.len() + LINE_OVERHEAD;
-        self.packets.push_back(outgoing);
-    }
-
-    /// Takes the packet that is next.
-    pub fn pop(&mut self) -> Option<Outgoing> {
-        let outgoing = self.packets.pop_front()?;
-        self.bytes -= outgoing.packet.len() + LINE_OVERHEAD;
-        Some(outgoing)
-    }
-
-    /// Takes all of them.
-    pub fn take_all(&mut self) -> impl Iterator<Item = Outgoing> + '_ {
-        self.bytes = 0;
-        self.packets.drain(..)
-    }
-}
-
-/// What went over a link, with IP and UDP headers.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counters {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes on the line.
-    pub bytes: u64,
-    /// Packets found lost.
-    pub lost: u64,
 }
 
 impl Link {

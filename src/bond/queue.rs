@@ -157,6 +157,7 @@ pub struct Queue {
     drops: u64,
     marks: u64,
     relaxed: bool,
+    round_trip: Duration,
 }
 
 impl Queue {
@@ -173,7 +174,23 @@ impl Queue {
             drops: 0,
             marks: 0,
             relaxed: false,
+            round_trip: Duration::ZERO,
         }
+    }
+
+    /// Sets the round trip over all links in use, without a queue. CoDel's interval is meant to be the longest round trip
+    /// (RFC 8289, 4.3), and a queue that is shorter than a part of it starves a single sender after each reduction.
+    pub fn set_round_trip(&mut self, round_trip: Duration) {
+        self.round_trip = round_trip;
+    }
+
+    fn target(&self) -> Duration {
+        self.config.target.max(self.round_trip * 2 / 5)
+    }
+
+    /// By then what a drop has caused is to be seen: the sender hears of it after a round trip and sends less for one.
+    fn interval(&self) -> Duration {
+        self.config.interval.max((self.round_trip + self.target()) * 2)
     }
 
     /// Whether a long queue is tolerated, because the links will carry more in a moment: a drop would cost the inner
@@ -314,8 +331,8 @@ impl Queue {
 
     /// CoDel's dequeue (RFC 8289, 5.5): drops from the front of a flow what must go.
     fn control_delay(&mut self, bucket: u16, now: Time, pool: &mut Pool) {
-        let target = if self.relaxed { self.config.relaxed_target } else { self.config.target };
-        let interval = self.config.interval;
+        let (target, interval) = (self.target(), self.interval());
+        let target = if self.relaxed { target.max(self.config.relaxed_target) } else { target };
         let Some(flow) = self.flows.get_mut(bucket) else { return };
         let mut may_drop = flow.codel.should_drop(flow.packets.front(), flow.bytes, target, interval, now);
         if flow.codel.dropping {

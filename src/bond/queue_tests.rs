@@ -108,3 +108,22 @@ fn a_full_queue_takes_from_the_fattest_flow() {
     }
     assert!((0..51).filter_map(|_| rig.pop(Time::ZERO)).any(|packet| packet[15] == 2));
 }
+
+#[test]
+fn the_first_drop_waits_for_what_the_longest_round_trip_allows() {
+    let first_drop = |round_trip: u64| {
+        let mut rig = Rig::new(QueueConfig::default());
+        rig.queue.set_round_trip(Duration::from_millis(round_trip));
+        for _ in 0..3_000 {
+            rig.push(&udp(1, 1_000, 0), Time::ZERO);
+        }
+        (0..3_000).find(|&ms| {
+            rig.pop(Time::from_millis(ms));
+            rig.queue.drops() > 0
+        })
+    };
+    // Target 40 ms, interval 160 ms; and two fifths of 600 ms, and twice as long as those and the round trip.
+    assert_eq!(first_drop(0), Some(200));
+    assert_eq!(first_drop(40), Some(200));
+    assert_eq!(first_drop(600), Some(240 + 1_680));
+}

@@ -164,6 +164,14 @@ impl Scheduler {
         candidates.iter().filter(|c| c.priority == first).min_by_key(|c| c.arrival(now)).copied()
     }
 
+    /// How much longer the slowest link that is worth waiting for takes than the quickest.
+    pub fn spread(candidates: &[Candidate]) -> Duration {
+        let Some(quickest) = candidates.iter().map(|c| c.delay).min() else { return Duration::ZERO };
+        let slowest =
+            candidates.iter().filter(|c| is_worth(c, quickest, candidates.iter())).map(|c| c.delay).max();
+        Duration::from_nanos(u64::try_from(slowest.unwrap_or(quickest) - quickest).unwrap_or(0))
+    }
+
     fn choose_in_tier(
         &mut self,
         candidates: &[Candidate],
@@ -216,10 +224,7 @@ fn adaptive<'a>(
         });
     }
     let quickest = links.clone().map(|c| c.delay).min()?;
-    let worth = |c: &&Candidate| {
-        let quicker = || links.clone().filter(|other| other.delay < c.delay).map(|other| other.rate);
-        c.delay - quickest <= CHEAP_DELAY || c.rate.saturating_mul(WORTH) >= quicker().sum()
-    };
+    let worth = |c: &&Candidate| is_worth(c, quickest, links.clone());
     let slowest = links.clone().filter(worth).map(|c| c.delay).max()?;
     // When the link accepts the next packet.
     let opens = |c: &Candidate| {
@@ -232,6 +237,12 @@ fn adaptive<'a>(
         Some(best) => Some(Choice::Stage(best.link)),
         None => worthy().map(opens).min().map(Choice::Wait),
     }
+}
+
+/// Whether a link adds enough for the others to wait for it.
+fn is_worth<'a>(c: &Candidate, quickest: i64, links: impl Iterator<Item = &'a Candidate>) -> bool {
+    let quicker = links.filter(|other| other.delay < c.delay).map(|other| other.rate);
+    c.delay - quickest <= CHEAP_DELAY || c.rate.saturating_mul(WORTH) >= quicker.sum()
 }
 
 /// Highest random weight hashing: when a link goes, only its own flows move.

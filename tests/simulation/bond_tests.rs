@@ -362,6 +362,14 @@ fn short_flows_finish_beside_a_long_one() {
 }
 
 #[test]
+fn a_call_does_not_wait_for_what_is_staged() {
+    // The quick line's packets wait for those of the satellite, a call's must not.
+    let scenario = scenarios::by_name("satellite").expect("named");
+    let outcome = transfer(&scenario, &BondConfig::default(), &Plan::new(Side::Client), 1);
+    assert!(outcome.ping_added.0 < 30.0, "{outcome:?}");
+}
+
+#[test]
 fn a_rekey_every_two_seconds_is_not_felt() {
     let run = |rekey: u64| {
         let config = BondConfig { rekey_interval: Duration::from_secs(rekey), ..BondConfig::default() };

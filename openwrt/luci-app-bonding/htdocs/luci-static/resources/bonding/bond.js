@@ -1,7 +1,6 @@
 'use strict';
 'require baseclass';
 'require rpc';
-'require ui';
 
 /*
  * What the pages share: calls of the ubus object `bonding`, words for its states, figures for people, and the reading of
@@ -191,23 +190,5 @@ return baseclass.extend({
 
 	dot(kind) {
 		return E('span', { 'class': 'bd-dot bd-' + kind, 'aria-hidden': 'true' });
-	},
-
-	/* Asks before `act`. The promise ends as that of `act` does, or at once where the answer is no. */
-	confirm(title, text, yes, act) {
-		return new Promise((resolve, reject) => {
-			const answer = (words, style, then) => E('button', { 'class': 'btn ' + style, 'click': () => {
-				ui.hideModal();
-				then();
-			} }, [ words ]);
-
-			ui.showModal(title, [
-				E('p', [ text ]),
-				E('div', { 'class': 'right' }, [
-					answer(_('Cancel'), '', resolve), ' ',
-					answer(yes, 'cbi-button-negative important', () => act().then(resolve, reject))
-				])
-			]);
-		});
 	}
 });

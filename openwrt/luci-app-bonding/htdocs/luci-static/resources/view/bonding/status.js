@@ -426,9 +426,7 @@ return view.extend({
 			this.speeds = E('div', { 'class': 'bd-speeds' }),
 			E('div', { 'class': 'bd-actions' }, this.mayAct ? [
 				this.speedTest = this.button(_('Speed test'), 'cbi-button-action', () => this.testSpeed()),
-				this.button(_('Restart'), 'cbi-button-neutral', () => bond.confirm(_('Restart the daemon?'),
-					_('Connections through the bond pause for a moment. Changes of the configuration do not need this, except where the page says so.'),
-					_('Restart'), bond.restart))
+				this.button(_('Restart'), 'cbi-button-neutral', () => this.confirmRestart())
 			] : [])
 		]);
 		this.notes = E('div');
@@ -639,6 +637,23 @@ return view.extend({
 				} }, [ this.all ? _('Show fewer') : _('Show all %d').format(events.length) ])
 			]) : ''
 		]);
+	},
+
+	confirmRestart() {
+		return new Promise((resolve, reject) => ui.showModal(_('Restart the daemon?'), [
+			E('p', [ _('Connections through the bond pause for a moment. Changes of the configuration do not need this, except where the page says so.') ]),
+			E('div', { 'class': 'right' }, [
+				E('button', { 'class': 'btn', 'click': () => {
+					ui.hideModal();
+					resolve();
+				} }, [ _('Cancel') ]),
+				' ',
+				E('button', { 'class': 'btn cbi-button-positive important', 'click': () => {
+					ui.hideModal();
+					bond.restart().then(resolve, reject);
+				} }, [ _('Restart') ])
+			])
+		]));
 	},
 
 	/* A speed test goes on in the background of the router: the page looks how far it is until it has ended. */

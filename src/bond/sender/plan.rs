@@ -1,0 +1,306 @@
+//! Which packet goes next, and over which link.
+
+use std::time::Duration;
+
+use super::Sender;
+use crate::bond::class::Copies;
+use crate::bond::flight::{MAX_ATTEMPTS, Outgoing, TOO_OLD};
+use crate::bond::ip::{PacketInfo, UDP};
+use crate::bond::link::{Link, LinkState};
+use crate::bond::pacer::Pacer;
+use crate::bond::packet::Packet;
+use crate::bond::queue::Via;
+use crate::bond::scheduler::{Candidate, Choice, Head, Scheduler};
+use crate::bond::wire::{self, Kind, TICK_NANOS, tick_distance};
+use crate::bond::{LinkId, Time};
+
+/// A resend goes ahead of the pacer by at most this;
+const RESEND_AHEAD: Duration = Duration::from_millis(20);
+/// by this when there are many, as after a cut: they leave room for flows that send little.
+const MANY_RESENDS: usize = 32;
+const MANY_RESENDS_AHEAD: Duration = Duration::from_millis(4);
+/// A flow of which no more bytes than this are staged may still be one that sends little.
+const SPARSE_STAGED: u32 = 1_000;
+/// The pacers' deadlines are served no more often than this; their credit makes up for it.
+const WAKE_INTERVAL: Duration = Duration::from_micros(300);
+
+impl Sender {
+    /// Chooses the next packet and its link.
+    pub(super) fn plan(&mut self, now: Time) -> Option<(LinkId, Outgoing)> {
+        self.wake = None;
+        if let Some(planned) = self.plan_resend(now) {
+            return Some(planned);
+        }
+        self.plan_new(now).or_else(|| self.plan_staged(now))
+    }
+
+    /// Gives waiting packets to links; returns one that goes at once.
+    fn plan_new(&mut self, now: Time) -> Option<(LinkId, Outgoing)> {
+        self.queue.reset_skips();
+        loop {
+            if let Some(next) = self.limit.as_ref().map(Pacer::next).filter(|next| *next > now) {
+                if !self.queue.is_empty() {
+                    self.wake_at(next.max(now + WAKE_INTERVAL));
+                }
+                return None;
+            }
+            let head = self.queue.head(now, &mut self.pool)?;
+            let (length, info, waited, pinned) = (head.packet.len(), *head.info, head.waited, head.pinned);
+            let staged = self.flows.get(usize::from(info.bucket)).map_or(0, |flow| flow.staged);
+            let sparse = head.sparse && staged <= SPARSE_STAGED;
+            let facts = Head { hash: info.hash, waited, sparse };
+            self.find_candidates(length, now);
+            if let Err(link) = self.keep_to(pinned) {
+                self.hold_or_drop(link);
+                continue;
+            }
+            self.classes.restrict(info.class, &mut self.candidates);
+            let scheduler = self.classes.scheduler(info.class, &mut self.scheduler);
+            let choice = scheduler.choose(&self.candidates, &facts, now)?;
+            let id = match choice {
+                Choice::Send(id) | Choice::Stage(id) => id,
+                Choice::Wait(until) => {
+                    self.wake_at(until.max(now + WAKE_INTERVAL));
+                    self.queue.skip_flow();
+                    continue;
+                }
+            };
+            // Nothing overtakes what is staged of its own flow.
+            let behind = if sparse && staged > 0 { self.promote(info.bucket) } else { None };
+            let (packet, info) = self.queue.pop()?;
+            self.account_limit(packet.len(), now);
+            let staged_bytes = packet.len() as u32;
+            let ordered = self.is_ordered(&info) && !matches!(pinned, Some(Via::Only(_)));
+            let outgoing = self.outgoing(packet, info.bucket, ordered, now);
+            let outgoing = Outgoing { pinned, sparse, class: info.class, ..outgoing };
+            match self.links.iter_mut().find(|l| l.id == behind.unwrap_or(id)) {
+                Some(link) if behind.is_some() => link.staged.push_urgent(outgoing),
+                Some(link) if matches!(choice, Choice::Stage(_)) => link.staged.push(outgoing),
+                _ => return Some(self.fit(id, outgoing, now)),
+            }
+            if let Some(flow) = self.flow(info.bucket) {
+                flow.staged = flow.staged.saturating_add(staged_bytes);
+            }
+        }
+    }
+
+    /// Lets what is staged of a flow go before the rest; returns the link that has it.
+    fn promote(&mut self, bucket: u16) -> Option<LinkId> {
+        self.links.iter_mut().filter_map(|link| link.staged.promote(bucket).then_some(link.id)).last()
+    }
+
+    pub(super) fn unstaged(&mut self, bucket: u16, bytes: usize) {
+        if let Some(flow) = self.flow(bucket) {
+            flow.staged = flow.staged.saturating_sub(bytes as u32);
+        }
+    }
+
+    fn plan_staged(&mut self, now: Time) -> Option<(LinkId, Outgoing)> {
+        let waiting = self.links.iter_mut().filter(|l| !l.staged.is_empty());
+        let link = waiting.min_by_key(|l| l.pacer.next())?;
+        let (id, due) = (link.id, link.pacer.next());
+        if due > now {
+            self.wake_at(due.max(now + WAKE_INTERVAL));
+            return None;
+        }
+        let outgoing = link.staged.pop()?;
+        self.unstaged(outgoing.bucket, outgoing.packet.len());
+        Some(self.fit(id, outgoing, now))
+    }
+
+    fn plan_resend(&mut self, now: Time) -> Option<(LinkId, Outgoing)> {
+        while let Some(outgoing) = self.resends.front() {
+            if outgoing.attempts >= MAX_ATTEMPTS || now.since(outgoing.born) > TOO_OLD {
+                let outgoing = self.resends.pop_front()?;
+                self.give_up(outgoing, now);
+                continue;
+            }
+            let (length, pinned, class) = (outgoing.packet.len(), outgoing.pinned, outgoing.class);
+            let many = self.resends.len() > MANY_RESENDS && !outgoing.sparse;
+            let ahead = if many { MANY_RESENDS_AHEAD } else { RESEND_AHEAD };
+            self.find_candidates(length, now);
+            self.classes.restrict(class, &mut self.candidates);
+            if self.keep_to(pinned).is_err() {
+                let outgoing = self.resends.pop_front()?;
+                self.give_up(outgoing, now);
+                continue;
+            }
+            let best = Scheduler::earliest(&self.candidates, now)?;
+            if best.free > now + ahead {
+                self.wake_at(best.free - ahead);
+                return None;
+            }
+            let outgoing = self.resends.pop_front()?;
+            self.resent += u64::from(outgoing.attempts > 0);
+            return Some(self.fit(best.link, outgoing, now));
+        }
+        None
+    }
+
+    /// Leaves only the link to which a packet is pinned. An error is a link that would be the only one and is not in use.
+    /// Where it need not be, whoever chose it (the bonding driver) will hear in a moment that it is dead.
+    fn keep_to(&mut self, pinned: Option<Via>) -> Result<(), LinkId> {
+        let Some(via) = pinned else { return Ok(()) };
+        if self.candidates.iter().any(|candidate| candidate.link == via.link()) {
+            self.candidates.retain(|candidate| candidate.link == via.link());
+            return Ok(());
+        }
+        match via {
+            Via::Only(link) => Err(link),
+            Via::First(_) => Ok(()),
+        }
+    }
+
+    /// The queue's head belongs to a link that cannot take it: waits while that is only suspect, otherwise drops it.
+    fn hold_or_drop(&mut self, link: LinkId) {
+        if self.links.iter().any(|l| l.id == link && l.state() == LinkState::Suspect) {
+            self.queue.skip_flow();
+        } else if let Some((packet, _)) = self.queue.pop() {
+            self.unsent += 1;
+            self.pool.put(packet);
+        }
+    }
+
+    /// Whether the other end is to deliver a packet behind those of its flow that were sent before.
+    fn is_ordered(&self, info: &PacketInfo) -> bool {
+        match info.tcp {
+            // An acknowledgment says all that those before it said.
+            Some(_) => self.handling.resequence_tcp && !info.pure_ack,
+            None => self.handling.resequence_udp && info.protocol == UDP,
+        }
+    }
+
+    /// Gives a new packet its place in its flow.
+    fn outgoing(&mut self, packet: Packet, bucket: u16, ordered: bool, now: Time) -> Outgoing {
+        let mut sequence = 0;
+        if let Some(flow) = self.flow(bucket) {
+            sequence = flow.next;
+            flow.next = (flow.next + 1) & (wire::SEQUENCES - 1);
+        }
+        Outgoing {
+            packet,
+            kind: Kind::Data,
+            ordered,
+            bucket,
+            sequence,
+            born: now,
+            attempts: 0,
+            pinned: None,
+            sparse: false,
+            class: 0,
+        }
+    }
+
+    /// Makes an outgoing packet fit its link: splits it when it is too long, and plans copies when the policy asks.
+    fn fit(&mut self, id: LinkId, outgoing: Outgoing, now: Time) -> (LinkId, Outgoing) {
+        let Some(link) = self.links.iter().find(|l| l.id == id) else { return (id, outgoing) };
+        let room = link.room();
+        let copies = self.classes.copies(outgoing.class, self.scheduler.policy());
+        if copies != Copies::No && outgoing.attempts == 0 && outgoing.pinned.is_none() {
+            self.plan_copies(id, &outgoing, copies, now);
+        }
+        if outgoing.packet.len() <= room || outgoing.kind != Kind::Data {
+            return (id, outgoing);
+        }
+        let piece = room.saturating_sub(1).max(256);
+        let count = outgoing.packet.len().div_ceil(piece).min(15) as u8;
+        let piece = outgoing.packet.len().div_ceil(usize::from(count));
+        for (index, part) in outgoing.packet.chunks(piece).enumerate() {
+            let mut packet = self.pool.take();
+            packet.copy_from(part);
+            let kind = Kind::Fragment { index: index as u8, count };
+            self.planned.push_back((id, Outgoing { packet, kind, ..outgoing }));
+        }
+        self.pool.put(outgoing.packet);
+        match self.planned.pop_front() {
+            Some(first) => first,
+            None => (id, Outgoing { packet: self.pool.take(), ..outgoing }),
+        }
+    }
+
+    /// Plans copies on the other links. Unless they are forced, only where nothing else waits to be sent: a link that is
+    /// free now would be idle.
+    fn plan_copies(&mut self, id: LinkId, outgoing: &Outgoing, wanted: Copies, now: Time) {
+        let waits = || !self.queue.is_empty() || self.links.iter().any(|l| !l.staged.is_empty());
+        let latest = match wanted {
+            Copies::Forced => now + RESEND_AHEAD,
+            _ if !self.resends.is_empty() || waits() => return,
+            _ => now,
+        };
+        self.find_candidates(outgoing.packet.len(), now);
+        self.classes.restrict(outgoing.class, &mut self.candidates);
+        let mut copies = 0;
+        for other in &self.candidates {
+            let fits = self.links.iter().any(|l| l.id == other.link && l.room() >= outgoing.packet.len());
+            if other.link == id || !fits || other.free > latest {
+                continue;
+            }
+            let mut packet = self.pool.take();
+            packet.copy_from(&outgoing.packet);
+            self.planned.push_back((other.link, Outgoing { packet, ..*outgoing }));
+            copies += 1;
+        }
+        for _ in 0..copies {
+            self.account_limit(outgoing.packet.len(), now);
+        }
+    }
+
+    /// A packet, or a copy of one, has left the queue for a link.
+    fn account_limit(&mut self, length: usize, now: Time) {
+        if let Some(limit) = &mut self.limit {
+            // With IPv4 outside.
+            limit.sent(length + wire::OVERHEAD + 28, now);
+        }
+    }
+
+    /// Lists the links that carry data, with the delay that each has for a packet of `length`.
+    pub(super) fn find_candidates(&mut self, length: usize, now: Time) {
+        self.candidates.clear();
+        let long = length >= wire::LONG_PACKET;
+        let mut reference = None;
+        let mut slowest = 0;
+        for link in self.links.iter().filter(|l| l.is_usable() && l.path.is_some()) {
+            let delay = link.capacity.delay(long, now).map(|delay| {
+                let reference = *reference.get_or_insert(delay);
+                i64::from(tick_distance(delay, reference)) * TICK_NANOS as i64
+            });
+            slowest = slowest.max(delay.unwrap_or(0));
+            self.candidates.push(Candidate {
+                link: link.id,
+                free: link.pacer.next(),
+                staged: link.pacer.duration(link.staged.bytes()),
+                rate: link.pacer.rate(),
+                delay: delay.unwrap_or(i64::MAX),
+                priority: link.settings.priority,
+                weight: link.settings.weight,
+            });
+        }
+        let first = |link: &Link| !link.settings.last_resort;
+        if self.links.iter().any(|l| l.settings.last_resort) {
+            let regular = |c: &Candidate| self.links.iter().any(|l| l.id == c.link && first(l));
+            if self.candidates.iter().any(regular) {
+                self.candidates.retain(regular);
+            }
+        }
+        // A link whose delay is not known yet is taken to be the slowest.
+        for candidate in self.candidates.iter_mut().filter(|c| c.delay == i64::MAX) {
+            candidate.delay = slowest;
+        }
+    }
+
+    /// The time from a packet that takes the slowest link in use to its answer, which takes the quickest.
+    pub(super) fn round_trip(&mut self, now: Time) -> Duration {
+        self.find_candidates(wire::LONG_PACKET, now);
+        let quickest = self.links.iter().filter(|l| l.is_usable()).filter_map(|l| l.rtt.smallest()).min();
+        quickest.unwrap_or(Duration::ZERO) + Scheduler::spread(&self.candidates)
+    }
+
+    pub(super) fn quickest(&mut self, now: Time) -> Option<LinkId> {
+        self.find_candidates(0, now);
+        Scheduler::earliest(&self.candidates, now).map(|c| c.link)
+    }
+
+    fn wake_at(&mut self, at: Time) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+}
