@@ -52,6 +52,7 @@ bench-raw:
 	$(CARGO) build --release --bin bonding
 	$(CARGO) build --release --package lab --bin bench-raw
 	@target/release/bench-raw target/release/bonding --json target/bench-raw.json
+	$(CARGO) bench $(PROFILE) --bench many_peers -- $(CURDIR)/target/release/bonding
 
 .PHONY: cross test-cross sizes test-openwrt ipk apk
 

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::directory::Directory;
 use crate::namespace::{Namespace, Process};
 use crate::topology::{Family, Topology, WanLine};
 
@@ -39,7 +39,7 @@ pub enum End {
 /// A bond over the lines of a network: files, keys, and the two daemons.
 pub struct Bond {
     program: PathBuf,
-    directory: PathBuf,
+    directory: Directory,
     ends: [EndState; 2],
 }
 
@@ -130,15 +130,11 @@ impl Bond {
     ///
     /// When the directory for their files cannot be made.
     pub fn bare(network: &Topology, setup: &Setup) -> io::Result<Bond> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("bonding-lab-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory)?;
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        let directory = Directory::new("bonding-lab")?;
         let end = |namespace: &Namespace, name: &str| EndState {
             namespace: namespace.clone(),
-            config: directory.join(format!("{name}.conf")),
-            socket: directory.join(format!("{name}.sock")),
+            config: directory.path(&format!("{name}.conf")),
+            socket: directory.path(&format!("{name}.sock")),
             process: None,
         };
         let ends = [end(&network.router, "client"), end(&network.server, "server")];
@@ -298,9 +294,7 @@ impl Bond {
 
     fn make_key(&self, name: &str) -> io::Result<String> {
         let private = self.output(&["genkey"])?;
-        let path = self.directory.join(format!("{name}.key"));
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        io::Write::write_all(&mut file, private.as_bytes())?;
+        let path = self.directory.write(&format!("{name}.key"), &private)?;
         let public = Command::new(&self.program).arg("pubkey").stdin(fs::File::open(&path)?).output()?;
         String::from_utf8(public.stdout).map(|text| text.trim().to_owned()).map_err(io::Error::other)
     }
@@ -321,11 +315,11 @@ impl Bond {
         let _ = writeln!(
             text,
             "\toption private_key_file '{}'",
-            self.directory.join(format!("{name}.key")).display()
+            self.directory.path(&format!("{name}.key")).display()
         );
         let _ = writeln!(text, "\toption control_socket '{}'", self.ends[end as usize].socket.display());
         if end == End::Client {
-            let _ = writeln!(text, "\toption state_dir '{}'", self.directory.display());
+            let _ = writeln!(text, "\toption state_dir '{}'", self.directory.as_path().display());
         }
         options(&mut text, further);
         text
@@ -382,8 +376,6 @@ impl Drop for Bond {
         for state in &mut self.ends {
             state.process = None;
         }
-        // What cannot be removed lies in the temporary directory.
-        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 

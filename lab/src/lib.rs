@@ -11,6 +11,8 @@
 //! | [`scenario`] | the named scenarios `sym2`, `asym2`, `lte2`, `loss2` |
 //! | [`topology`] | the standard network: LAN, router, lines, server, internet |
 //! | [`traffic`] | TCP, UDP and echo between namespaces, with reports |
+//! | [`usage`] | processor time and memory of a process |
+//! | [`directory`] | a place for keys and configurations of a run |
 //! | [`packet`] | reading the IP headers of captured packets |
 //! | [`privilege`] | whether this is possible here, and what to do about it |
 //!
@@ -55,6 +57,7 @@
 //! * `LAB_OUTPUT=1`: what processes in namespaces print is copied to stderr.
 
 pub mod bond;
+pub mod directory;
 pub mod emulator;
 pub mod line;
 pub mod namespace;
@@ -67,6 +70,7 @@ pub mod scenario;
 pub mod tap;
 pub mod topology;
 pub mod traffic;
+pub mod usage;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -4,12 +4,15 @@
 mod change;
 mod classes;
 mod clock;
+#[path = "../../benches/crowd/mod.rs"]
+mod crowd;
 mod failure;
 mod fallback;
 mod firewall;
 mod hooks;
 mod kernel_mode;
 mod kill;
+mod many_peers;
 mod mtu;
 mod peers;
 mod privileges;

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lab::directory::Directory;
 use lab::namespace::{Namespace, Process};
 use lab::prefix::Prefix;
 
@@ -144,7 +144,7 @@ fn prefix(address: IpAddr, length: u8) -> Prefix {
 }
 
 fn bonding(client: Namespace, server: Namespace, links: u8, program: &Path) -> io::Result<Tunnel> {
-    let files = Directory::new()?;
+    let files = Directory::new("bonding-raw")?;
     let key = |name: &str| -> io::Result<(PathBuf, String)> {
         let path = files.write(&format!("{name}.key"), &output(Command::new(program).arg("genkey"))?)?;
         let public = output(Command::new(program).arg("pubkey").stdin(fs::File::open(&path)?))?;
@@ -190,7 +190,7 @@ fn bonding(client: Namespace, server: Namespace, links: u8, program: &Path) -> i
 }
 
 fn openvpn(client: Namespace, server: Namespace) -> io::Result<Tunnel> {
-    let files = Directory::new()?;
+    let files = Directory::new("bonding-raw")?;
     let mut prints = Vec::new();
     for name in ["client", "server"] {
         let (key, certificate) = (files.path(&format!("{name}.key")), files.path(&format!("{name}.crt")));
@@ -227,7 +227,7 @@ fn openvpn(client: Namespace, server: Namespace) -> io::Result<Tunnel> {
 }
 
 fn wireguard_go(client: Namespace, server: Namespace) -> io::Result<Tunnel> {
-    let files = Directory::new()?;
+    let files = Directory::new("bonding-raw")?;
     let mut keys = Vec::new();
     for name in ["client", "server"] {
         let private = output(Command::new("wg").arg("genkey"))?;
@@ -337,37 +337,4 @@ fn output(command: &mut Command) -> io::Result<String> {
         return Err(io::Error::other(format!("{}: {words}", command.get_program().to_string_lossy())));
     }
     String::from_utf8(output.stdout).map_err(io::Error::other)
-}
-
-/// A directory of our own for keys and configurations.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> io::Result<Directory> {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("bonding-raw-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
-        Ok(Directory(path))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> io::Result<PathBuf> {
-        let path = self.path(name);
-        fs::write(&path, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What cannot be removed lies in the temporary directory.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

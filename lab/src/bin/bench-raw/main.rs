@@ -119,7 +119,7 @@ fn print_table(rows: &[(Contender, Figures)]) {
             both.cpu_per_gigabyte,
             figures.udp_1200,
             figures.udp_64,
-            figures.resident_peak_kb as f64 / 1024.0,
+            figures.resident_peak as f64 / f64::from(1 << 20),
         );
     }
     println!(

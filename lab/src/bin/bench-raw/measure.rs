@@ -1,10 +1,10 @@
 //! What goes through a tunnel in a given time, and what the daemons at its ends spend on it.
 
-use std::fs;
 use std::io;
 use std::time::Duration;
 
 use lab::traffic::Tcp;
+use lab::usage::Usage;
 use serde::Serialize;
 
 use super::contender::Tunnel;
@@ -26,10 +26,10 @@ pub struct Figures {
     pub udp_1200: u64,
     /// The same of 64 bytes.
     pub udp_64: u64,
-    /// Resident memory of the larger daemon before any load.
-    pub resident_idle_kb: u64,
-    /// The most that the larger daemon had.
-    pub resident_peak_kb: u64,
+    /// Resident memory of the larger daemon before any load, in bytes.
+    pub resident_idle: u64,
+    /// The most that the larger daemon had, in bytes.
+    pub resident_peak: u64,
 }
 
 /// One TCP measurement, after the warm-up.
@@ -52,7 +52,7 @@ impl Transfer {
 
 /// Measures everything.
 pub fn all(tunnel: &mut Tunnel, time: Duration) -> io::Result<Figures> {
-    let resident_idle_kb = tunnel.pids().map(|pid| memory(pid, "VmRSS:")).max().unwrap_or(0);
+    let resident_idle = usages(tunnel).map(|usage| usage.resident).max().unwrap_or(0);
     let tcp_one = tcp(tunnel, time, 1, 0)?;
     eprintln!("  one stream: {:.0} Mbit/s, {:.1} s/GB", tcp_one.mbit(), tcp_one.cpu_per_gigabyte);
     let tcp_four = tcp(tunnel, time, 4, 0)?;
@@ -63,8 +63,8 @@ pub fn all(tunnel: &mut Tunnel, time: Duration) -> io::Result<Figures> {
     eprintln!("  UDP of 1200 bytes: {udp_1200} packets/s");
     let udp_64 = flood::highest_rate(&tunnel.client, &tunnel.server, tunnel.target, 64)?;
     eprintln!("  UDP of 64 bytes: {udp_64} packets/s");
-    let resident_peak_kb = tunnel.pids().map(|pid| memory(pid, "VmHWM:")).max().unwrap_or(0);
-    Ok(Figures { tcp_one, tcp_four, tcp_both, udp_1200, udp_64, resident_idle_kb, resident_peak_kb })
+    let resident_peak = usages(tunnel).map(|usage| usage.peak).max().unwrap_or(0);
+    Ok(Figures { tcp_one, tcp_four, tcp_both, udp_1200, udp_64, resident_idle, resident_peak })
 }
 
 fn tcp(tunnel: &mut Tunnel, time: Duration, forth: usize, back: usize) -> io::Result<Transfer> {
@@ -93,21 +93,10 @@ fn tcp(tunnel: &mut Tunnel, time: Duration, forth: usize, back: usize) -> io::Re
 
 /// User and system time of the daemons so far.
 fn cpu(tunnel: &Tunnel) -> Duration {
-    tunnel.pids().map(|pid| ticks(pid).unwrap_or_default()).sum()
+    usages(tunnel).map(|usage| usage.cpu).sum()
 }
 
-/// `utime` and `stime` of proc(5), in ticks of 10 ms on every Linux.
-fn ticks(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may contain anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(Duration::from_millis(10 * (user + system)))
-}
-
-fn memory(pid: u32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+/// What the daemons cost; nothing, if they have ended.
+fn usages(tunnel: &Tunnel) -> impl Iterator<Item = Usage> {
+    tunnel.pids().map(|pid| Usage::of(pid).unwrap_or_default())
 }
