@@ -75,6 +75,8 @@ pub struct Flight {
     /// Packet number of the first record.
     first: u64,
     largest_reported: Option<u64>,
+    /// The newest packet that waits for a report.
+    newest_eliciting: Option<u64>,
     reordering: u64,
     /// Packets up to here have been judged.
     judged: u64,
@@ -94,6 +96,7 @@ impl Flight {
             records: VecDeque::new(),
             first,
             largest_reported: None,
+            newest_eliciting: None,
             reordering: MIN_REORDERING,
             judged: first,
             in_flight: 0,
@@ -126,6 +129,9 @@ impl Flight {
         idle: Duration,
         now: Time,
     ) -> Option<Outgoing> {
+        if elicits {
+            self.newest_eliciting = Some(self.next_number());
+        }
         self.in_flight += line_bytes;
         self.payload_bytes += payload.as_ref().map_or(0, |p| p.packet.len());
         self.records.push_back(Record {
@@ -179,6 +185,8 @@ impl Flight {
     /// Sent time of the oldest packet that waits for a report beyond the newest one reported.
     pub fn oldest_unanswered(&self) -> Option<Time> {
         let from = self.largest_reported.map_or(self.first, |n| n + 1).max(self.first);
+        // Who only receives sends reports, many of them, and is asked for this all the time.
+        self.newest_eliciting.filter(|newest| *newest >= from)?;
         let skip = (from - self.first) as usize;
         self.records.iter().skip(skip).find(|r| r.elicits && r.fate == Fate::Flying).map(|r| r.sent)
     }

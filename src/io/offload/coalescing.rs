@@ -9,8 +9,8 @@ use super::checksum::{fold, pseudo_header, sum};
 use super::segmentation::make_partial;
 use super::{CWR, FIN, HEADER_LEN, Header, MAX_SUPER, PSH, RST, SYN, Segmentation, TCP, UDP, URG};
 
-/// Flows of which packets are collected at the same time.
-const SLOTS: usize = 16;
+/// Flows of which packets are collected at the same time: a server has those of many peers in one turn.
+const SLOTS: usize = 64;
 /// Datagrams in one super-packet at the most (`UDP_MAX_SEGMENTS` of Linux before 6.10).
 const MAX_DATAGRAMS: u16 = 64;
 
@@ -31,9 +31,12 @@ impl<F: FnMut(&[u8])> Sink for F {
 pub struct Coalescer {
     tcp: bool,
     udp: bool,
-    /// Filled ones first, the oldest at the front.
+    /// Filled ones first.
     slots: Vec<Slot>,
-    used: usize,
+    /// A hash of the flow of each filled slot.
+    flows: Vec<u32>,
+    /// The slot that is to give way when all are filled, in turn.
+    turn: usize,
     plain: Vec<u8>,
 }
 
@@ -77,7 +80,7 @@ enum Kind {
 impl Coalescer {
     /// A collector of TCP segments, UDP datagrams or both; what it does not collect it passes on.
     pub fn new(tcp: bool, udp: bool) -> Coalescer {
-        Coalescer { tcp, udp, slots: Vec::new(), used: 0, plain: Vec::new() }
+        Coalescer { tcp, udp, slots: Vec::new(), flows: Vec::new(), turn: 0, plain: Vec::new() }
     }
 
     /// Takes the next packet. What is finished by that goes to `sink`; call [`Coalescer::flush`] when no more packets
@@ -86,7 +89,7 @@ impl Coalescer {
         match self.classify(packet) {
             Kind::Joinable(shape) => self.join(packet, shape, sink),
             Kind::Single(shape) => {
-                if let Some(at) = self.find(packet, &shape) {
+                if let Some(at) = self.find(packet, &shape, shape.flow(packet)) {
                     self.finish(at, sink);
                 }
                 self.pass(packet, sink);
@@ -100,14 +103,15 @@ impl Coalescer {
 
     /// Gives out everything that was collected.
     pub fn flush(&mut self, sink: &mut impl Sink) {
-        for slot in self.slots.iter_mut().take(self.used) {
+        for slot in self.slots.iter_mut().take(self.flows.len()) {
             slot.write(sink);
         }
-        self.used = 0;
+        self.flows.clear();
     }
 
     fn join(&mut self, packet: &[u8], shape: Shape, sink: &mut impl Sink) {
-        if let Some(at) = self.find(packet, &shape) {
+        let flow = shape.flow(packet);
+        if let Some(at) = self.find(packet, &shape, flow) {
             if let Some(slot) = self.slots.get_mut(at)
                 && slot.append(packet, &shape)
             {
@@ -119,26 +123,27 @@ impl Coalescer {
             // Nothing may follow it, so it need not be collected.
             return self.pass(packet, sink);
         }
-        if self.used == SLOTS {
-            self.finish(0, sink);
+        if self.flows.len() == SLOTS {
+            self.finish(self.turn, sink);
+            self.turn = (self.turn + 1) % SLOTS;
         }
-        if self.slots.len() == self.used {
+        if self.slots.len() == self.flows.len() {
             self.slots.push(Slot::default());
         }
-        if let Some(slot) = self.slots.get_mut(self.used) {
+        if let Some(slot) = self.slots.get_mut(self.flows.len()) {
             slot.begin(packet, shape);
-            self.used += 1;
+            self.flows.push(flow);
         }
     }
 
     /// Gives out what slot `at` holds.
     fn finish(&mut self, at: usize, sink: &mut impl Sink) {
-        if let Some(used) = self.slots.get_mut(at..self.used)
-            && let Some(slot) = used.first_mut()
+        if at < self.flows.len()
+            && let Some(slot) = self.slots.get_mut(at)
         {
             slot.write(sink);
-            used.rotate_left(1);
-            self.used -= 1;
+            self.flows.swap_remove(at);
+            self.slots.swap(at, self.flows.len());
         }
     }
 
@@ -149,9 +154,11 @@ impl Coalescer {
         sink.write(&self.plain);
     }
 
-    fn find(&self, packet: &[u8], shape: &Shape) -> Option<usize> {
+    fn find(&self, packet: &[u8], shape: &Shape, flow: u32) -> Option<usize> {
+        let is_its = |at: usize| self.slots.get(at).is_some_and(|slot| slot.is_flow_of(packet, shape));
         // Most often it is the flow of the packet before.
-        (0..self.used).rev().find(|at| self.slots.get(*at).is_some_and(|slot| slot.is_flow_of(packet, shape)))
+        let mut filled = self.flows.iter().enumerate().rev();
+        filled.find(|(at, known)| **known == flow && is_its(*at)).map(|(at, _)| at)
     }
 
     fn classify(&self, packet: &[u8]) -> Kind {
@@ -214,6 +221,16 @@ impl Shape {
             }
             _ => None,
         }
+    }
+
+    /// A hash of addresses and ports: others may have the same.
+    fn flow(&self, packet: &[u8]) -> u32 {
+        let addresses = if self.is_v4 { 12..20 } else { 8..40 };
+        let ports = packet.get(self.transport..self.transport + 4);
+        let words = packet.get(addresses).into_iter().chain(ports).flat_map(|bytes| bytes.as_chunks().0);
+        words.fold(u32::from(self.is_tcp), |hash, word| {
+            (hash.rotate_left(7) ^ u32::from_ne_bytes(*word)).wrapping_mul(0x9e37_79b1)
+        })
     }
 
     /// The transport checksum is right.

@@ -212,6 +212,14 @@ fn flows_in_turn_are_collected_side_by_side() {
 }
 
 #[test]
+fn more_flows_than_are_collected_keep_their_order() {
+    let plan = |n: u32| Plan { flow: (n % 100) as u8, ..Plan::tcp(n / 100 * 50, &[n as u8; 50]) };
+    let packets: Vec<_> = (0..1_000).map(|n| plan(n).build()).collect();
+    let apart: Vec<_> = coalesce(&packets).iter().flat_map(|bytes| take_apart(bytes)).collect();
+    assert_eq!(in_order_of_flows(&apart), in_order_of_flows(&packets));
+}
+
+#[test]
 fn nothing_is_collected_that_the_kernel_does_not_take() {
     let mut coalescer = Coalescer::new(false, false);
     let mut written = Vec::new();
