@@ -17,6 +17,10 @@ const WINDOW: u32 = 4_096;
 const REMEMBERED: u32 = 1_024;
 const WORDS: usize = (REMEMBERED / 64) as usize;
 const POOL: usize = 256;
+/// Places behind gaps that all flows have together, at the most: 1.3 MB, whatever a peer sends.
+const MAX_PLACES: usize = 8 * WINDOW as usize;
+/// Places that a flow keeps the memory of when they are empty.
+const SPARE_PLACES: usize = 32;
 /// Before anything is known of the links.
 const DEFAULT_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -62,6 +66,8 @@ struct Flow {
     came: [u64; WORDS],
     /// What came at and after `next`.
     ahead: VecDeque<Option<Held>>,
+    /// Length of `ahead` as it is counted in [`Resequencer::places`].
+    places: usize,
     /// Packets in `ahead`.
     packets: usize,
     deadline: Option<Time>,
@@ -75,6 +81,7 @@ pub struct Resequencer {
     pool: Pool,
     held: usize,
     max_held: usize,
+    places: usize,
     gaps_given_up: u64,
     duplicates: u64,
     late: u64,
@@ -90,6 +97,7 @@ impl Resequencer {
             pool: Pool::new(POOL),
             held: 0,
             max_held,
+            places: 0,
             gaps_given_up: 0,
             duplicates: 0,
             late: 0,
@@ -142,22 +150,9 @@ impl Resequencer {
             copy.copy_from(packet);
             copy
         });
-        let flow = self.flow(bucket);
-        if flow.ahead.len() <= index {
-            flow.ahead.resize_with(index + 1, || None);
-        }
-        flow.ahead[index] = Some(Held { since: now, packet: copy });
+        self.place(bucket, index, Held { since: now, packet: copy }, deliver);
         if !waits {
             return Outcome::Delivered;
-        }
-        flow.packets += 1;
-        self.held += 1;
-        if self.flow(bucket).deadline.is_none() {
-            self.schedule(bucket);
-        }
-        while self.held > self.max_held {
-            let Some(&(_, oldest)) = self.deadlines.first() else { break };
-            self.give_up_gap(oldest, deliver);
         }
         Outcome::Held
     }
@@ -185,11 +180,7 @@ impl Resequencer {
             self.schedule(bucket);
             return;
         }
-        let flow = self.flow(bucket);
-        if flow.ahead.len() <= index {
-            flow.ahead.resize_with(index + 1, || None);
-        }
-        flow.ahead[index] = Some(Held { since: now, packet: None });
+        self.place(bucket, index, Held { since: now, packet: None }, deliver);
     }
 
     /// How long a gap is waited for.
@@ -262,14 +253,35 @@ impl Resequencer {
         Outcome::Late
     }
 
+    /// Enters what is ahead of a gap; where too much is, the oldest gaps are given up.
+    fn place(&mut self, bucket: u16, index: usize, held: Held, deliver: &mut dyn FnMut(&[u8])) {
+        let waits = held.packet.is_some();
+        let flow = self.flow(bucket);
+        if flow.ahead.len() <= index {
+            flow.ahead.resize_with(index + 1, || None);
+        }
+        flow.ahead[index] = Some(held);
+        flow.packets += usize::from(waits);
+        self.held += usize::from(waits);
+        self.count_places(bucket);
+        if self.flow(bucket).deadline.is_none() {
+            self.schedule(bucket);
+        }
+        while self.held > self.max_held || self.places > MAX_PLACES {
+            let Some(&(_, oldest)) = self.deadlines.first() else { break };
+            self.give_up_gap(oldest, deliver);
+        }
+    }
+
     /// Gives up the first gap of a flow and lets go what waited for it.
     fn give_up_gap(&mut self, bucket: u16, deliver: &mut dyn FnMut(&[u8])) {
-        self.gaps_given_up += 1;
         let flow = self.flow(bucket);
+        let waited = flow.packets > 0;
         while flow.ahead.front().is_some_and(Option::is_none) {
             flow.ahead.pop_front();
             flow.pass(false);
         }
+        self.gaps_given_up += u64::from(waited);
         self.release(bucket, deliver);
         self.schedule(bucket);
     }
@@ -301,15 +313,24 @@ impl Resequencer {
         }
     }
 
-    /// Sets the deadline of a flow's first gap.
+    fn count_places(&mut self, bucket: u16) {
+        let flow = self.flow(bucket);
+        let places = flow.ahead.len();
+        let before = std::mem::replace(&mut flow.places, places);
+        self.places = self.places - before + places;
+    }
+
+    /// Sets the deadline of a flow's first gap. Also of one in front of packets that were delivered at once: it takes
+    /// memory, and a packet that comes after it is delivered all the same.
     fn schedule(&mut self, bucket: u16) {
+        self.count_places(bucket);
         let patience = self.patience;
         let flow = self.flow(bucket);
-        let old = flow.deadline.take();
-        if flow.packets > 0 {
-            let waiting = flow.ahead.iter().flatten().filter(|held| held.packet.is_some());
-            flow.deadline = waiting.map(|held| held.since).min().map(|seen| seen + patience);
+        if flow.ahead.capacity() > SPARE_PLACES.max(2 * flow.ahead.len()) {
+            flow.ahead.shrink_to_fit();
         }
+        let old = flow.deadline.take();
+        flow.deadline = flow.ahead.iter().flatten().map(|held| held.since).min().map(|seen| seen + patience);
         let new = flow.deadline;
         if old == new {
             return;

@@ -193,3 +193,51 @@ proptest! {
         }
     }
 }
+
+/// Bytes that the flows take for what is ahead of their gaps.
+fn memory(resequencer: &Resequencer) -> usize {
+    let flows = resequencer.flows.iter().flatten();
+    flows.map(|flow| flow.ahead.capacity() * size_of::<Option<Held>>()).sum()
+}
+
+#[test]
+fn what_is_remembered_of_gaps_is_bounded_however_they_are_made() {
+    for way in 0..3 {
+        let mut resequencer = Resequencer::new(4_096);
+        for round in 0..3u32 {
+            let now = Time::from_millis(u64::from(round));
+            for bucket in 0..BUCKETS as u16 {
+                resequencer.receive(arrival(bucket, round * WINDOW, true), &[0; 20], now, &mut |_| ());
+                let far = round * WINDOW + WINDOW - 1;
+                match way {
+                    0 => drop(resequencer.receive(arrival(bucket, far, true), &[0; 20], now, &mut |_| ())),
+                    1 => drop(resequencer.receive(arrival(bucket, far, false), &[0; 20], now, &mut |_| ())),
+                    _ => resequencer.give_up(bucket, far, now, &mut |_| ()),
+                }
+                assert!(resequencer.places <= MAX_PLACES && resequencer.held() <= 4_096);
+                assert!(memory(&resequencer) < 8 << 20, "{way}: {} bytes", memory(&resequencer));
+            }
+        }
+        assert!(resequencer.places > 0);
+        resequencer.handle_timeout(Time::from_millis(10_000), &mut |_| ());
+        assert_eq!((resequencer.places, resequencer.held(), resequencer.poll_timeout()), (0, 0, None));
+        let spare = BUCKETS * SPARE_PLACES * size_of::<Option<Held>>();
+        assert!(memory(&resequencer) <= spare, "{way}: {} bytes are kept", memory(&resequencer));
+    }
+}
+
+#[test]
+fn a_gap_in_front_of_what_was_delivered_at_once_passes_and_its_packet_is_still_welcome() {
+    let mut rig = Rig::new();
+    rig.resequencer.set_patience(Duration::from_millis(100));
+    for (seq, at) in [(0, 0), (3, 10), (4, 20)] {
+        rig.feed(seq, false, at);
+    }
+    assert_eq!(rig.resequencer.poll_timeout(), Some(Time::from_millis(110)));
+    rig.wait(110);
+    assert_eq!((rig.resequencer.places, rig.resequencer.gaps_given_up()), (0, 0), "nobody has waited");
+    assert_eq!(rig.feed(2, false, 120), Outcome::Late);
+    assert_eq!(rig.feed(2, false, 120), Outcome::Duplicate);
+    assert_eq!(rig.feed(3, false, 120), Outcome::Duplicate);
+    assert_eq!(rig.out, [0, 3, 4, 2]);
+}
