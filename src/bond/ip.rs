@@ -14,7 +14,12 @@ const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
-/// IPv6 extension headers are followed at most so far.
+/// Extension headers of IPv6 that may stand before the one that counts (RFC 8200, 4).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+/// They are followed at most so far.
 const MAX_EXTENSIONS: usize = 6;
 
 const FIN: u8 = 0x01;
@@ -30,7 +35,7 @@ pub struct PacketInfo {
     pub bucket: u16,
     /// Protocol above IP.
     pub protocol: u8,
-    /// The flags, if it is a TCP segment (not a later fragment).
+    /// The flags, if it is a TCP segment in one piece.
     pub tcp: Option<u8>,
     /// TCP that only acknowledges.
     pub pure_ack: bool,
@@ -51,7 +56,7 @@ pub fn tcp_ports(packet: &[u8]) -> Option<(u16, u16)> {
         let bytes = packet.get(ip.payload + at..ip.payload + at + 2)?;
         bytes.try_into().ok().map(u16::from_be_bytes)
     };
-    (ip.protocol == TCP && ip.first_fragment).then(|| Some((port(0)?, port(2)?)))?
+    (ip.protocol == TCP && ip.whole).then(|| Some((port(0)?, port(2)?)))?
 }
 
 /// Sorts packets into flows. The hash is keyed, so that nobody can aim at a bucket.
@@ -74,7 +79,7 @@ impl Classifier {
         hash.add(&[ip.protocol]);
         let payload = packet.get(ip.payload..).unwrap_or(&[]);
         let (mut tcp, mut pure_ack) = (None, false);
-        if ip.first_fragment {
+        if ip.whole {
             match ip.protocol {
                 TCP | UDP | SCTP | UDP_LITE => hash.add(payload.get(..4).unwrap_or(&[])),
                 ICMP | ICMPV6 => hash.add(payload.get(4..6).unwrap_or(&[])),
@@ -146,8 +151,7 @@ fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
 
 /// Source and destination port of TCP, UDP, SCTP and UDP-Lite; `None` in all parts of a fragmented packet.
 pub fn ports(packet: &[u8]) -> Option<(u16, u16)> {
-    let ip = Ip::parse(packet)
-        .filter(|ip| ip.first_fragment && matches!(ip.protocol, TCP | UDP | SCTP | UDP_LITE))?;
+    let ip = Ip::parse(packet).filter(|ip| ip.whole && matches!(ip.protocol, TCP | UDP | SCTP | UDP_LITE))?;
     let &[a, b, c, d] = packet.get(ip.payload..)?.first_chunk::<4>()?;
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }
@@ -180,7 +184,7 @@ pub fn mark_ce(packet: &mut [u8]) -> bool {
 /// Lowers the maximum segment size in the SYN segments of TCP to `v4` or `v6` (RFC 9293, 3.7.1). True when it did.
 pub fn clamp_mss(packet: &mut [u8], v4: u16, v6: u16) -> bool {
     let Some(ip) = Ip::parse(packet) else { return false };
-    if ip.protocol != TCP || !ip.first_fragment {
+    if ip.protocol != TCP || !ip.whole {
         return false;
     }
     let limit = if packet[0] >> 4 == 4 { v4 } else { v6 };
@@ -235,7 +239,8 @@ struct Ip<'a> {
     traffic_class: u8,
     /// Where the payload begins.
     payload: usize,
-    first_fragment: bool,
+    /// It is no fragment. The parts of a fragmented packet must share a flow, so that none is told by its ports.
+    whole: bool,
 }
 
 impl<'a> Ip<'a> {
@@ -252,27 +257,28 @@ impl<'a> Ip<'a> {
                     protocol: packet[9],
                     traffic_class: packet[1],
                     payload: header,
-                    // A fragmented packet's parts must share a flow, so that none is told by its ports.
-                    first_fragment: fragment & 0x3fff == 0,
+                    whole: fragment & 0x3fff == 0,
                 })
             }
             6 => {
                 let addresses = packet.get(8..40)?;
                 let traffic_class = packet[0] << 4 | packet[1] >> 4;
-                let (mut protocol, mut payload, mut whole) = (packet[6], 40, true);
+                let (mut protocol, mut payload) = (packet[6], 40);
                 for _ in 0..MAX_EXTENSIONS {
                     let length = match protocol {
-                        0 | 43 | 60 => usize::from(*packet.get(payload + 1)?) * 8 + 8,
-                        44 => {
-                            whole = false;
-                            8
-                        }
+                        HOP_BY_HOP | ROUTING | DESTINATION => usize::from(*packet.get(payload + 1)?) * 8 + 8,
+                        FRAGMENT => 8,
                         _ => break,
                     };
+                    let fragment = protocol == FRAGMENT;
                     protocol = *packet.get(payload)?;
                     payload += length;
+                    if fragment {
+                        // In all parts but the first no header follows, whatever the number says (RFC 8200, 4.5).
+                        return Some(Ip { addresses, protocol, traffic_class, payload, whole: false });
+                    }
                 }
-                Some(Ip { addresses, protocol, traffic_class, payload, first_fragment: whole })
+                Some(Ip { addresses, protocol, traffic_class, payload, whole: true })
             }
             _ => None,
         }
@@ -359,6 +365,26 @@ mod tests {
         ack.push(0);
         assert!(!classifier.parse(&ack).unwrap().pure_ack);
         assert_ne!(Classifier::new(2).parse(&ack).unwrap().hash, classifier.parse(&ack).unwrap().hash);
+    }
+
+    #[test]
+    fn all_parts_of_a_fragmented_ipv6_packet_share_a_flow() {
+        let classifier = Classifier::new(1);
+        let part = |offset: u16, payload: &[u8]| {
+            let mut p = vec![0; 48];
+            p[0] = 0x60;
+            p[6] = FRAGMENT;
+            p[8..40].fill(7);
+            // The fragments carry destination options; only the first part has their header.
+            p[40] = DESTINATION;
+            p[42..44].copy_from_slice(&(offset << 3 | 1).to_be_bytes());
+            p.extend_from_slice(payload);
+            classifier.parse(&p)
+        };
+        let first = part(0, &[UDP, 0, 1, 4, 0, 0, 0, 0, 0x12, 0x34, 0, 80]).unwrap();
+        for payload in [&[0xff; 64][..], &[60, 200, 3], &[44], &[]] {
+            assert_eq!(part(100, payload).map(|info| info.bucket), Some(first.bucket), "{payload:?}");
+        }
     }
 
     #[test]
