@@ -1,6 +1,7 @@
 //! The end that begins: the router.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::bond::Time;
 use crate::bond::cipher::CipherOffer;
@@ -18,6 +19,10 @@ use super::{Established, HandshakeError, MAX_SETTINGS, Refusal, Role, establish}
 
 /// Attempts whose answer is still welcome: a link's round trip can be longer than the pause between two attempts.
 const MAX_ATTEMPTS: usize = 4;
+
+/// Cookies are taken no more often than this on a link. Each makes us send an initiation at once, and whoever reads along
+/// can repeat a reply.
+const COOKIE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Makes initiations to one responder and understands the answers.
 ///
@@ -194,6 +199,9 @@ impl Initiator {
             .iter()
             .find(|attempt| attempt.local_index == reply.index)
             .ok_or(HandshakeError::NotAwaited)?;
+        if self.cookies[link.index()].is_some_and(|(_, since)| now.since(since) < COOKIE_PAUSE) {
+            return Err(HandshakeError::NotAwaited);
+        }
         let cookie: cookie::Mac =
             reply.open(&self.remote, &attempt.mac1).ok_or(HandshakeError::Undecryptable)?;
         self.cookies[link.index()] = Some((cookie, now));

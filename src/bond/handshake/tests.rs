@@ -635,6 +635,21 @@ fn cookies_grow_old() {
 }
 
 #[test]
+fn a_repeated_cookie_reply_makes_no_initiations() {
+    let mut ends = Ends::auto();
+    ends.responder = responder(0);
+    let initiation = ends.initiate();
+    let Ok(Received::Cookie(reply)) = ends.receive(&initiation) else { panic!("no cookie") };
+    ends.initiator.handle_cookie(link(0), &reply, NOW).unwrap();
+    for ms in 0..400 {
+        let again = ends.initiator.handle_cookie(link(0), &reply, NOW + Duration::from_millis(ms));
+        assert_eq!(again, Err(HandshakeError::NotAwaited), "after {ms} ms");
+    }
+    ends.initiator.handle_cookie(link(1), &reply, NOW).expect("another link has a cookie of its own");
+    ends.initiator.handle_cookie(link(0), &reply, NOW + Duration::from_millis(600)).unwrap();
+}
+
+#[test]
 fn cookie_replies_that_nobody_waits_for_are_refused() {
     let mut ends = Ends::auto();
     ends.responder = responder(0);
