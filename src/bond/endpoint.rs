@@ -2,6 +2,8 @@
 
 mod agenda;
 mod handshakes;
+#[cfg(test)]
+mod hostile_tests;
 mod pins;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

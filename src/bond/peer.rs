@@ -247,6 +247,8 @@ impl Peer {
             Frame::ClassesReply { generation, held } if !server => {
                 announcer.answered(*generation, *held, now)
             }
+            // The links are the client's: it joins them and takes them out.
+            Frame::Goodbye { .. } if !server => {}
             frame => sender.handle_frame(opened.link, path, frame, now),
         };
         self.receiver.receive(opened, now, &mut deliver, &mut on_frame);

@@ -13,80 +13,99 @@ use super::{
 
 const STEP: Duration = Duration::from_millis(1);
 
-struct End {
-    endpoint: Endpoint,
-    peer: PeerId,
+pub(super) struct End {
+    pub(super) endpoint: Endpoint,
+    pub(super) peer: PeerId,
     /// What came, with the link over which it came.
-    received: Vec<(Option<LinkId>, Vec<u8>)>,
-    events: Vec<Event>,
+    pub(super) received: Vec<(Option<LinkId>, Vec<u8>)>,
+    pub(super) events: Vec<Event>,
 }
 
-struct World {
-    now: Time,
+pub(super) struct World {
+    pub(super) now: Time,
     /// Client and server.
-    ends: [End; 2],
+    pub(super) ends: [End; 2],
     /// Datagrams on their way over each link: when they arrive, at which end.
     wires: [VecDeque<(Time, usize, Vec<u8>)>; 2],
     delays: [Duration; 2],
     cut: Option<LinkId>,
+    /// What was sent, and to which end.
+    pub(super) sent: Vec<(usize, Vec<u8>)>,
 }
 
-fn address(end: usize, link: LinkId) -> SocketAddr {
+pub(super) fn address(end: usize, link: LinkId) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2 + end as u8, link)), 5510)
 }
 
-fn path(end: usize, link: LinkId) -> Path {
+pub(super) fn path(end: usize, link: LinkId) -> Path {
     Path { socket: u16::from(link), local: Some(address(end, link).ip()), remote: address(1 - end, link) }
 }
 
+impl End {
+    fn new(index: usize, payload: Payload, handling: Option<Handling>, now: Time) -> End {
+        let keys = [PrivateKey::from_bytes([1; 32]), PrivateKey::from_bytes([2; 32])];
+        let config = EndpointConfig {
+            private_key: keys[index].clone(),
+            cipher: CipherPolicy::Auto,
+            aes_hardware: false,
+            rekey_interval: Duration::from_secs(120),
+            keepalive: Duration::from_millis(500),
+        };
+        let mut state = index as u64 + now.as_nanos();
+        let random = move |bytes: &mut [u8]| {
+            for byte in bytes {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *byte = (state >> 33) as u8;
+            }
+        };
+        let clock = 1_700_000_000_000 + now.as_micros() / 1_000;
+        let mut endpoint = Endpoint::new(config, Box::new(random), clock, now);
+        let peer = PeerConfig {
+            public_key: keys[1 - index].public(),
+            preshared_key: None,
+            initiator: index == 0,
+            allowed: vec![IpPrefix { addr: Ipv4Addr::new(10, 0, 0, 0).into(), len: 24 }],
+            policy: Some(Policy::Adaptive),
+            upload: None,
+            download: None,
+            payload,
+            handling: handling.filter(|_| index == 0),
+        };
+        let peer = endpoint.add_peer(peer, now);
+        End { endpoint, peer, received: Vec::new(), events: Vec::new() }
+    }
+}
+
 impl World {
-    fn new(client: Payload, server: Payload) -> World {
+    pub(super) fn new(client: Payload, server: Payload) -> World {
         Self::with(client, server, None)
     }
 
     /// With a wish of the client.
     fn with(client: Payload, server: Payload, handling: Option<Handling>) -> World {
-        let keys = [PrivateKey::from_bytes([1; 32]), PrivateKey::from_bytes([2; 32])];
         let now = Time::from_millis(1_000);
-        let end = |index: usize, payload: Payload| {
-            let config = EndpointConfig {
-                private_key: keys[index].clone(),
-                cipher: CipherPolicy::Auto,
-                aes_hardware: false,
-                rekey_interval: Duration::from_secs(120),
-                keepalive: Duration::from_millis(500),
-            };
-            let mut state = index as u64 + 1;
-            let random = move |bytes: &mut [u8]| {
-                for byte in bytes {
-                    state =
-                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    *byte = (state >> 33) as u8;
-                }
-            };
-            let mut endpoint = Endpoint::new(config, Box::new(random), 1_700_000_000_000, now);
-            let peer = PeerConfig {
-                public_key: keys[1 - index].public(),
-                preshared_key: None,
-                initiator: index == 0,
-                allowed: vec![IpPrefix { addr: Ipv4Addr::new(10, 0, 0, 0).into(), len: 24 }],
-                policy: Some(Policy::Adaptive),
-                upload: None,
-                download: None,
-                payload,
-                handling: handling.filter(|_| index == 0),
-            };
-            let peer = endpoint.add_peer(peer, now);
-            End { endpoint, peer, received: Vec::new(), events: Vec::new() }
-        };
+        let end = |index, payload| End::new(index, payload, handling, now);
         let ends = [end(0, client), end(1, server)];
-        let mut world =
-            World { now, ends, wires: Default::default(), delays: [Duration::from_millis(10); 2], cut: None };
+        let mut world = World {
+            now,
+            ends,
+            wires: Default::default(),
+            delays: [Duration::from_millis(10); 2],
+            cut: None,
+            sent: Vec::new(),
+        };
+        world.set_links(true);
+        world.run(Duration::from_secs(3));
+        world
+    }
+
+    /// Gives the client's links their paths, or takes them away.
+    fn set_links(&mut self, placed: bool) {
         for link in 0..2 {
             let config = LinkConfig {
                 id: link,
                 name: format!("wan{link}"),
-                path: Some(path(0, link)),
+                path: placed.then(|| path(0, link)),
                 enabled: true,
                 upload: None,
                 download: None,
@@ -96,14 +115,20 @@ impl World {
                 keepalive: None,
                 mtu: None,
             };
-            let client = &mut world.ends[0];
-            client.endpoint.set_link(client.peer, config, now);
+            let client = &mut self.ends[0];
+            client.endpoint.set_link(client.peer, config, self.now);
         }
-        world.run(Duration::from_secs(3));
-        world
     }
 
-    fn run(&mut self, time: Duration) {
+    /// One end starts anew.
+    pub(super) fn restart(&mut self, end: usize) {
+        self.ends[end] = End::new(end, Payload::Bonded, None, self.now);
+        if end == 0 {
+            self.set_links(true);
+        }
+    }
+
+    pub(super) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
             self.now += STEP;
@@ -111,7 +136,7 @@ impl World {
         }
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let now = self.now;
         for (link, wire) in (0..).zip(&mut self.wires) {
             while wire.front().is_some_and(|(at, ..)| *at <= now) {
@@ -138,6 +163,7 @@ impl World {
                 let link = transmit.path.socket as LinkId;
                 for datagram in out.chunks(transmit.segment_size) {
                     let link = usize::from(link);
+                    self.sent.push((1 - from, datagram.to_vec()));
                     self.wires[link].push_back((now + self.delays[link], 1 - from, datagram.to_vec()));
                 }
             }
@@ -164,7 +190,7 @@ impl World {
 }
 
 /// A UDP packet of one flow from 10.0.0.2 to 10.0.0.1, with a number inside.
-fn udp(number: u16) -> Vec<u8> {
+pub(super) fn udp(number: u16) -> Vec<u8> {
     let mut packet = vec![0; 100];
     packet[0] = 0x45;
     packet[2..4].copy_from_slice(&100u16.to_be_bytes());
@@ -264,22 +290,8 @@ fn the_loss_of_all_paths_at_once_is_told_without_any_timer() {
     let client = &mut world.ends[0];
     assert!(client.endpoint.status(world.now).peers[0].up);
     client.events.clear();
-    for link in 0..2 {
-        let config = LinkConfig {
-            id: link,
-            name: format!("wan{link}"),
-            path: None,
-            enabled: true,
-            upload: None,
-            download: None,
-            priority: 1,
-            weight: 1,
-            last_resort: false,
-            keepalive: None,
-            mtu: None,
-        };
-        client.endpoint.set_link(client.peer, config, world.now);
-    }
+    world.set_links(false);
+    let client = &mut world.ends[0];
     let events: Vec<_> = std::iter::from_fn(|| client.endpoint.poll_event()).collect();
     let down = |event: &&Event| matches!(event, Event::LinkState { state: LinkState::Down, .. });
     assert_eq!(events.iter().filter(down).count(), 2, "{events:?}");

@@ -16,6 +16,9 @@ const MAX_HELD: usize = 4_096;
 /// Packets that are being put together from fragments at the most.
 const MAX_PARTIAL: usize = 64;
 const MAX_INNER: usize = 2_048;
+/// Fragments wait for the others of their packet for at most so long: no part of it is sent again after that, and their
+/// number may name another packet later.
+const MAX_ASSEMBLY: Duration = Duration::from_secs(5);
 
 /// What came with an opened transport packet.
 pub struct Opened<'a> {
@@ -51,6 +54,7 @@ struct Train {
 }
 
 struct Partial {
+    since: Time,
     bucket: u16,
     sequence: u32,
     parts: [Option<Packet>; 15],
@@ -161,7 +165,7 @@ impl Receiver {
             Kind::Control => {}
             Kind::Data => self.sequence(opened.link, &shim, payload, now, deliver),
             Kind::Fragment { index, count } => {
-                if self.assemble(&shim, index, count, payload) {
+                if self.assemble(&shim, (index, count), payload, now) {
                     let whole = std::mem::take(&mut self.whole);
                     self.sequence(opened.link, &shim, &whole, now, deliver);
                     self.whole = whole;
@@ -250,7 +254,10 @@ impl Receiver {
     }
 
     /// Enters a fragment; true when `self.whole` now holds the whole packet.
-    fn assemble(&mut self, shim: &Shim, index: u8, count: u8, payload: &[u8]) -> bool {
+    fn assemble(&mut self, shim: &Shim, (index, count): (u8, u8), payload: &[u8], now: Time) -> bool {
+        while self.partial.front().is_some_and(|p| now.since(p.since) > MAX_ASSEMBLY) {
+            self.partial.pop_front();
+        }
         let same = |p: &Partial| p.bucket == shim.bucket && p.sequence == shim.sequence;
         let at = match self.partial.iter().position(same) {
             Some(at) => at,
@@ -259,6 +266,7 @@ impl Receiver {
                     self.partial.pop_front();
                 }
                 self.partial.push_back(Partial {
+                    since: now,
                     bucket: shim.bucket,
                     sequence: shim.sequence,
                     parts: [const { None }; 15],

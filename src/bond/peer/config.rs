@@ -9,6 +9,9 @@ use crate::bond::session::Lifetimes;
 use crate::bond::wire::Hello;
 use crate::bond::{LinkId, Path, Policy, ethernet, ip};
 
+/// A client may have its links probed no more often than this, which is also the least that its configuration allows.
+const LEAST_KEEPALIVE: Duration = Duration::from_millis(100);
+
 /// Times that all peers of an endpoint share.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -197,7 +200,7 @@ pub(super) fn settings_of(hello: &Hello, keepalive: Duration) -> Settings {
         // The client's pings come first, so that ours are needed only when they do not come.
         keepalive: match hello.keepalive_ms {
             0 => keepalive,
-            ms => Duration::from_millis(u64::from(ms)) * 3 / 2,
+            ms => Duration::from_millis(u64::from(ms)).max(LEAST_KEEPALIVE) * 3 / 2,
         },
         mtu: (hello.mtu > 0).then_some(hello.mtu),
     }
