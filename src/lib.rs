@@ -14,9 +14,22 @@
 //! * [`daemon`]: the service that joins the four.
 //! * [`command`]: what a person types.
 
-pub mod bond;
+pub use bonding_core as bond;
+pub use bonding_io as io;
+
 pub mod command;
 pub mod config;
 pub mod daemon;
-pub mod io;
 pub mod net;
+
+/// The tests of [`io`] that need the namespaces, devices and addresses of [`net`].
+#[cfg(test)]
+#[path = "io"]
+mod io_tests {
+    #[path = "ping_tests.rs"]
+    mod ping;
+    #[path = "tun_tests.rs"]
+    mod tun;
+    #[path = "udp_tests.rs"]
+    mod udp;
+}

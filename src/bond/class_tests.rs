@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::bond::Time;
-use crate::bond::ip::Classifier;
+use crate::Time;
+use crate::ip::Classifier;
 
 /// An IPv4 packet with ports.
 fn packet(protocol: u8, source: [u8; 4], destination: [u8; 4], ports: (u16, u16), dscp: u8) -> Vec<u8> {

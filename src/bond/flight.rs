@@ -300,7 +300,7 @@ fn expand(low: u32, next: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bond::wire::NO_DELAY;
+    use crate::wire::NO_DELAY;
 
     fn outgoing(sequence: u32) -> Outgoing {
         let mut packet = Packet::default();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::bond::ip::Classifier;
+use crate::ip::Classifier;
 
 fn udp(flow: u8, length: usize, ecn: u8) -> Vec<u8> {
     let mut p = vec![0u8; length];

@@ -498,7 +498,7 @@ mod tests {
 
     #[test]
     fn the_manual_page_has_every_command() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/man/bonding.8");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/man/bonding.8");
         let page = std::fs::read_to_string(path).unwrap();
         for command in COMMANDS {
             let is_there = page.lines().any(|line| {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn import(path: &str) -> (String, String, u8) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     let (mut out, mut advice) = (Vec::new(), Vec::new());
     let code = run(&path, &mut out, &mut advice).expect("writing to memory does not fail");
     (String::from_utf8(out).expect("text"), String::from_utf8(advice).expect("text"), code)

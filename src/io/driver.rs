@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::port::Ports;
 use super::timer::{self, Timer};
 use super::{Ecn, Offloads, RecvBatch, SendError, Socket, Transmit, Tun};
-use crate::bond::{Endpoint, Event, IpPrefix, LinkId, Path, PeerId, SocketId, Time};
+use bonding_core::{Endpoint, Event, IpPrefix, LinkId, Path, PeerId, SocketId, Time};
 
 /// Times that a socket is asked for a batch of datagrams in one turn, at most.
 const RECV_CALLS: usize = 4;

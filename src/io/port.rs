@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::driver::{IoCounters, TunGone};
 use super::offload::{Coalescer, HEADER_LEN, Header, MAX_SUPER, Segments};
 use super::tun::Tun;
-use crate::bond::packet::BUFFER_SIZE;
-use crate::bond::routing::Routing;
-use crate::bond::{Endpoint, IpPrefix, LinkId, Origin, PeerId, Time, ip};
+use bonding_core::packet::BUFFER_SIZE;
+use bonding_core::routing::Routing;
+use bonding_core::{Endpoint, IpPrefix, LinkId, Origin, PeerId, Time, ip};
 
 /// Reads from a device in one turn, at most.
 const READS: usize = 64;

@@ -9,7 +9,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::time::{ClockId as Clock, clock_gettime};
 use tokio::io::unix::AsyncFd;
 
-use crate::bond::Time;
+use bonding_core::Time;
 
 /// The monotonic clock (`CLOCK_MONOTONIC`).
 pub fn now() -> Time {

@@ -14,7 +14,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -136,7 +136,7 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Creates the device. It is down and has no address; see [`crate::net::links`] and [`crate::net::addresses`].
+    /// Creates the device. It is down and has no address; those are set by netlink.
     ///
     /// Must be called within a tokio runtime.
     pub fn open(options: &TunOptions) -> Result<Tun, TunError> {
@@ -202,7 +202,7 @@ impl Tun {
 
     /// The interface name that the kernel gave.
     ///
-    /// Somebody may rename the interface later; its index ([`crate::net::links`]) stays.
+    /// Somebody may rename the interface later; its index stays.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -291,6 +291,12 @@ impl Tun {
     }
 }
 
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.get_ref().as_fd()
+    }
+}
+
 impl Drop for Tun {
     fn drop(&mut self) {
         if self.kept {
@@ -307,7 +313,7 @@ fn set_persistent(device: &impl AsRawFd, on: bool) -> io::Result<()> {
 }
 
 /// Removes a device that has outlived its daemon, unless another daemon has taken it over.
-pub(super) fn remove_kept(name: &str) {
+pub fn remove_kept(name: &str) {
     let mut configuration = tun::Configuration::default();
     configuration.tun_name(name).layer(tun::Layer::L3);
     // Somebody who holds it makes this fail. A device that is gone already is made and goes again.
@@ -392,5 +398,16 @@ fn explain(name: &str, source: io::Error) -> TunError {
 }
 
 #[cfg(test)]
-#[path = "tun_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["bond0", "tun%d", "a", "x23456789012345"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "x234567890123456", "a b", "a/b", "a:1", ".", "..", "t%s", "t%d%d", "t%", "a\n"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}

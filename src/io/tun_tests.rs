@@ -1,19 +1,11 @@
+use std::io::{self, IoSlice};
 use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use super::*;
+use crate::io::tun::*;
 use crate::net::Address;
 use crate::net::namespace::{Bench, run};
-
-#[test]
-fn names() {
-    for good in ["bond0", "tun%d", "a", "x23456789012345"] {
-        assert!(check_name(good).is_ok(), "{good}");
-    }
-    for bad in ["", "x234567890123456", "a b", "a/b", "a:1", ".", "..", "t%s", "t%d%d", "t%", "a\n"] {
-        assert!(check_name(bad).is_err(), "{bad}");
-    }
-}
 
 /// The first packet for which `wanted` holds.
 async fn read(tun: &Tun, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
@@ -151,7 +143,10 @@ fn a_kept_device_outlives_its_process_until_it_is_taken_over_or_removed() {
         let die = |mut tun: Tun| {
             tun.keep().unwrap();
             assert!(tun.is_persistent());
-            tun.kept = false;
+            let descriptor = tun.as_fd().as_raw_fd();
+            std::mem::forget(tun);
+            // SAFETY: what owned it is forgotten.
+            assert_eq!(unsafe { libc::close(descriptor) }, 0);
         };
         die(Tun::open(&options).unwrap());
         let index = bench.link("bond0").await.index;

@@ -587,5 +587,17 @@ fn bind(socket: &socket2::Socket, options: &SocketOptions) -> Result<(), OpenErr
 }
 
 #[cfg(test)]
-#[path = "udp_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_of_nothing() {
+        let mut batch = RecvBatch::new(0);
+        assert_eq!(batch.datagrams().count(), 0);
+        batch.filled = BATCH_SIZE;
+        batch.metas[0].len = usize::MAX;
+        batch.metas[0].stride = 0;
+        // What does not fit the buffers is not believed.
+        assert_eq!(batch.datagrams().count(), MAX_PAYLOAD);
+    }
+}

@@ -1,6 +1,8 @@
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::*;
+use crate::io::udp::*;
 use crate::net::namespace::{Bench, Namespace, run};
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -330,15 +332,4 @@ fn small_buffers_need_a_socket_without_coalescing() {
         };
         assert_eq!(tokio::time::timeout(LIMIT, received).await.unwrap(), 1);
     });
-}
-
-#[test]
-fn a_batch_of_nothing() {
-    let mut batch = RecvBatch::new(0);
-    assert_eq!(batch.datagrams().count(), 0);
-    batch.filled = BATCH_SIZE;
-    batch.metas[0].len = usize::MAX;
-    batch.metas[0].stride = 0;
-    // What does not fit the buffers is not believed.
-    assert_eq!(batch.datagrams().count(), MAX_PAYLOAD);
 }

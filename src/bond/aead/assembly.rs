@@ -5,8 +5,8 @@ use std::hint::black_box;
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::{NONCE_LEN, TagMismatch, half};
-use crate::bond::cipher::Cipher;
-use crate::bond::header::TAG_LEN;
+use crate::cipher::Cipher;
+use crate::header::TAG_LEN;
 
 /// A key; erased when dropped.
 // Boxed, so that a session stays small and no copies are left behind when it is moved.

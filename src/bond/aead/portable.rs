@@ -6,8 +6,8 @@ use aes_gcm::{Aes128Gcm, Aes256Gcm};
 use chacha20poly1305::ChaCha20Poly1305;
 
 use super::{NONCE_LEN, TagMismatch, half};
-use crate::bond::cipher::Cipher;
-use crate::bond::header::TAG_LEN;
+use crate::cipher::Cipher;
+use crate::header::TAG_LEN;
 
 /// A key; erased when dropped.
 pub struct Key(Kind);

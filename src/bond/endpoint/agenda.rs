@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::handshakes::StagedSettings;
-use crate::bond::peer::Peer;
-use crate::bond::{PeerId, Time};
+use crate::peer::Peer;
+use crate::{PeerId, Time};
 
 /// A peer and what belongs to it.
 pub(super) struct Entry {
@@ -127,9 +127,9 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bond::keys::PrivateKey;
-    use crate::bond::peer::{PeerConfig, Timing};
-    use crate::bond::session::Lifetimes;
+    use crate::keys::PrivateKey;
+    use crate::peer::{PeerConfig, Timing};
+    use crate::session::Lifetimes;
 
     fn agenda(peers: u32) -> Agenda {
         let mut agenda = Agenda::default();

@@ -3,18 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::bond::cipher::{CipherOffer, CipherPolicy};
-use crate::bond::handshake::{
-    Established, HandshakeError, Initiation, Initiator, PeerRecord, Received, Responder,
-};
-use crate::bond::header::LinkId;
-use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey};
-use crate::bond::load::{DEFAULT_LOAD_THRESHOLD, HandshakeLoad};
-use crate::bond::logical_clock::LogicalClock;
-use crate::bond::peer::{Event, PeerConfig};
-use crate::bond::session::{Lifetimes, Opener, Sealer};
-use crate::bond::wire::Frame;
-use crate::bond::{LinkState, Path, PeerId, Time, Transmit};
+use crate::cipher::{CipherOffer, CipherPolicy};
+use crate::handshake::{Established, HandshakeError, Initiation, Initiator, PeerRecord, Received, Responder};
+use crate::header::LinkId;
+use crate::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::load::{DEFAULT_LOAD_THRESHOLD, HandshakeLoad};
+use crate::logical_clock::LogicalClock;
+use crate::peer::{Event, PeerConfig};
+use crate::session::{Lifetimes, Opener, Sealer};
+use crate::wire::Frame;
+use crate::{LinkState, Path, PeerId, Time, Transmit};
 
 use super::{Endpoint, EndpointConfig};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Endpoint;
-use crate::bond::{LinkId, PeerId, Time, ip};
+use crate::{LinkId, PeerId, Time, ip};
 
 /// Pins at the same time, at most.
 const MAX_PINS: usize = 16;

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::bond::Time;
-use crate::bond::cipher::CipherOffer;
-use crate::bond::cookie::{self, COOKIE_LIFETIME, CookieReply, Mac, mac1_key};
-use crate::bond::hash::{self, MAC_LEN};
-use crate::bond::header::{DatagramType, LinkId, MAX_LINKS};
-use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey, Random};
-use crate::bond::noise::{KeyPair, MESSAGE_1_OVERHEAD, Noise};
-use crate::bond::session::LineageId;
+use crate::Time;
+use crate::cipher::CipherOffer;
+use crate::cookie::{self, COOKIE_LIFETIME, CookieReply, Mac, mac1_key};
+use crate::hash::{self, MAC_LEN};
+use crate::header::{DatagramType, LinkId, MAX_LINKS};
+use crate::keys::{PresharedKey, PrivateKey, PublicKey, Random};
+use crate::noise::{KeyPair, MESSAGE_1_OVERHEAD, Noise};
+use crate::session::LineageId;
 
 use super::message::{
     InitiationPayload, PayloadError, ResponseParts, ResponsePayload, Status, append_mac, psk_proof,
@@ -74,8 +74,8 @@ impl Initiator {
     ///
     /// `local_index` must differ from the indexes of this end's other sessions and attempts; `timestamp` must be
     /// greater than that of every initiation before, also across restarts (see
-    /// [`LogicalClock`](crate::bond::logical_clock::LogicalClock)); `lineage` is what
-    /// [`Sealer::lineage`](crate::bond::session::Sealer::lineage) says; `settings` are for the other end's daemon.
+    /// [`LogicalClock`](crate::logical_clock::LogicalClock)); `lineage` is what
+    /// [`Sealer::lineage`](crate::session::Sealer::lineage) says; `settings` are for the other end's daemon.
     ///
     /// Returns the index of an attempt that was given up for it, if there was one.
     ///

@@ -1,12 +1,12 @@
 //! The byte layout of initiation and response, outside and inside the Noise messages. See `docs/protocol.md`.
 
-use crate::bond::cipher::{Cipher, CipherList, CipherPolicy};
-use crate::bond::cookie::Mac;
-use crate::bond::hash::{self, MAC_LEN};
-use crate::bond::header::DatagramType;
-use crate::bond::keys::{PresharedKey, PublicKey};
-use crate::bond::noise::{MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD};
-use crate::bond::session::LineageId;
+use crate::cipher::{Cipher, CipherList, CipherPolicy};
+use crate::cookie::Mac;
+use crate::hash::{self, MAC_LEN};
+use crate::header::DatagramType;
+use crate::keys::{PresharedKey, PublicKey};
+use crate::noise::{MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD};
+use crate::session::LineageId;
 
 use super::MAX_SETTINGS;
 

@@ -2,15 +2,15 @@
 
 use std::net::SocketAddr;
 
-use crate::bond::Time;
-use crate::bond::cipher::{CipherOffer, CipherPolicy, negotiate};
-use crate::bond::cookie::{COOKIE_REPLY_LEN, CookieJar, Mac, mac1_key};
-use crate::bond::hash;
-use crate::bond::header::DatagramType;
-use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey, Random};
-use crate::bond::load::{HandshakeLoad, SourceLimiter};
-use crate::bond::noise::{KeyPair, MESSAGE_2_OVERHEAD, Noise};
-use crate::bond::session::LineageId;
+use crate::Time;
+use crate::cipher::{CipherOffer, CipherPolicy, negotiate};
+use crate::cookie::{COOKIE_REPLY_LEN, CookieJar, Mac, mac1_key};
+use crate::hash;
+use crate::header::DatagramType;
+use crate::keys::{PresharedKey, PrivateKey, PublicKey, Random};
+use crate::load::{HandshakeLoad, SourceLimiter};
+use crate::noise::{KeyPair, MESSAGE_2_OVERHEAD, Noise};
+use crate::session::LineageId;
 
 use super::message::{
     InitiationParts, InitiationPayload, PayloadError, ResponsePayload, Status, append_mac, psk_proof,
@@ -41,7 +41,7 @@ pub enum Received {
 
 impl Responder {
     /// A responder with this private key. `aes_instructions`: see
-    /// [`has_aes_instructions`](crate::bond::cipher::has_aes_instructions).
+    /// [`has_aes_instructions`](crate::cipher::has_aes_instructions).
     pub fn new(private: PrivateKey, aes_instructions: bool, load: HandshakeLoad) -> Self {
         let local = KeyPair::from(private);
         Responder {
@@ -192,7 +192,7 @@ impl Initiation {
     /// Checks that the initiation is fresh and made with the peer's pre-shared key, and answers it.
     ///
     /// `local_index` must differ from the indexes of this end's other sessions; `resumable` is what
-    /// [`Sealer::lineage`](crate::bond::session::Sealer::lineage) says of this peer; `settings` are for the peer's
+    /// [`Sealer::lineage`](crate::session::Sealer::lineage) says of this peer; `settings` are for the peer's
     /// daemon.
     ///
     /// # Errors

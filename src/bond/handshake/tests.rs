@@ -3,15 +3,15 @@ use std::time::Duration;
 
 use super::message::{InitiationPayload, PayloadError, ResponsePayload, Status, psk_proof};
 use super::*;
-use crate::bond::Time;
-use crate::bond::cipher::{CipherList, CipherOffer};
-use crate::bond::cookie::{COOKIE_LIFETIME, COOKIE_SECRET_LIFETIME, Mac, mac1_key};
-use crate::bond::hash::mac128;
-use crate::bond::header::{HEADER_LEN, LinkId, Seal, TAG_LEN};
-use crate::bond::keys::{PresharedKey, PrivateKey, PublicKey, Random};
-use crate::bond::load::HandshakeLoad;
-use crate::bond::noise::{KeyPair, MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD, Noise};
-use crate::bond::session::{Lifetimes, Opener, Sealer};
+use crate::Time;
+use crate::cipher::{CipherList, CipherOffer};
+use crate::cookie::{COOKIE_LIFETIME, COOKIE_SECRET_LIFETIME, Mac, mac1_key};
+use crate::hash::mac128;
+use crate::header::{HEADER_LEN, LinkId, Seal, TAG_LEN};
+use crate::keys::{PresharedKey, PrivateKey, PublicKey, Random};
+use crate::load::HandshakeLoad;
+use crate::noise::{KeyPair, MESSAGE_1_OVERHEAD, MESSAGE_2_OVERHEAD, Noise};
+use crate::session::{Lifetimes, Opener, Sealer};
 use proptest::prelude::*;
 
 const NOW: Time = Time::from_millis(1_000);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::bond::keys::{PresharedKey, PublicKey};
-use crate::bond::link::Settings;
-use crate::bond::routing::IpPrefix;
-use crate::bond::session::Lifetimes;
-use crate::bond::wire::Hello;
-use crate::bond::{LinkId, Path, Policy, ethernet, ip};
+use crate::keys::{PresharedKey, PublicKey};
+use crate::link::Settings;
+use crate::routing::IpPrefix;
+use crate::session::Lifetimes;
+use crate::wire::Hello;
+use crate::{LinkId, Path, Policy, ethernet, ip};
 
 /// A client may have its links probed no more often than this, which is also the least that its configuration allows.
 const LEAST_KEEPALIVE: Duration = Duration::from_millis(100);

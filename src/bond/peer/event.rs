@@ -1,8 +1,8 @@
 //! What a peer tells its driver.
 
-use crate::bond::keys::PublicKey;
-use crate::bond::link::LinkState;
-use crate::bond::{LinkId, PeerId};
+use crate::keys::PublicKey;
+use crate::link::LinkState;
+use crate::{LinkId, PeerId};
 
 /// Something that the driver is to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

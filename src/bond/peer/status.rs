@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::Peer;
-use crate::bond::limit::Policer;
-use crate::bond::link::Link;
-use crate::bond::status::{LinkStatus, PeerStatus, RuleStatus};
-use crate::bond::{LinkId, Time};
+use crate::limit::Policer;
+use crate::link::Link;
+use crate::status::{LinkStatus, PeerStatus, RuleStatus};
+use crate::{LinkId, Time};
 
 impl Peer {
     /// What is known of the peer.

@@ -77,7 +77,7 @@ fn the_manual_is_up_to_date() {
     for (file, made) in
         [("docs/options.md", options_markdown()), ("docs/man/bonding.conf.5", roff::options_page())]
     {
-        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
         if env::var_os("BLESS").is_some() {
             fs::write(&path, &made).expect("docs/ can be written");
         }

@@ -163,7 +163,7 @@ fn hostile_quotes_take_linear_time() {
 /// Files as OpenWrt's packages write them.
 #[test]
 fn files_of_openwrt_packages_parse_and_survive_a_round_trip() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/uci");
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/uci");
     let mut count = 0;
     for entry in std::fs::read_dir(directory).expect("the fixtures are there") {
         let path = entry.expect("readable").path();

@@ -2,7 +2,7 @@
 //!
 //! Both ends of a packet's way through the program have the same shape: wait with `readable().await` or
 //! `writable().await`, then call `try_…` until it says that it would block. Nothing here decides anything about a
-//! packet; that is [`crate::bond`]'s work.
+//! packet; that is [`bonding_core`]'s work.
 
 pub mod confine;
 pub mod driver;
