@@ -15,6 +15,9 @@ pub mod timer;
 pub mod tun;
 pub mod udp;
 
+#[allow(unused_imports)] // its name in the program
+use bonding_core as bond;
+
 pub use driver::{ActiveOffloads, Driver, IoCounters, TunGone};
 pub use keeper::Keeper;
 pub use tun::{Offloads, Tun, TunKind, TunOptions};

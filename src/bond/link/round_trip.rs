@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::bond::Time;
-use crate::bond::window::Windowed;
+use crate::Time;
+use crate::window::Windowed;
 
 /// The longest time the other end takes to report (see [`super::reception`]) and some more for its machine.
 const REPORT_MARGIN: Duration = Duration::from_millis(40);

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::bond::flight::Outgoing;
-use crate::bond::wire;
+use crate::flight::Outgoing;
+use crate::wire;
 
 /// Bytes that tunnel, UDP and IPv4 add to a packet on the line.
 const LINE_OVERHEAD: usize = wire::OVERHEAD + 28;
@@ -75,9 +75,9 @@ impl Staged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bond::Time;
-    use crate::bond::packet::Packet;
-    use crate::bond::wire::Kind;
+    use crate::Time;
+    use crate::packet::Packet;
+    use crate::wire::Kind;
 
     fn outgoing(bucket: u16, sequence: u32) -> Outgoing {
         let mut packet = Packet::default();

@@ -1,13 +1,13 @@
 //! From planned packets and waiting frames to sealed datagrams.
 
 use super::Sender;
-use crate::bond::cipher::Cipher;
-use crate::bond::flight::Outgoing;
-use crate::bond::header::{self, Seal};
-use crate::bond::link::Link;
-use crate::bond::session::Sealer;
-use crate::bond::wire::{self, Frame, Kind, Shim, ticks};
-use crate::bond::{LinkId, Path, Time, Transmit};
+use crate::cipher::Cipher;
+use crate::flight::Outgoing;
+use crate::header::{self, Seal};
+use crate::link::Link;
+use crate::session::Sealer;
+use crate::wire::{self, Frame, Kind, Shim, ticks};
+use crate::{LinkId, Path, Time, Transmit};
 
 /// Payload bytes kept for sending again, over all links.
 const MAX_KEPT: usize = 12 << 20;

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use super::Sender;
-use crate::bond::class::Copies;
-use crate::bond::flight::{MAX_ATTEMPTS, Outgoing, TOO_OLD};
-use crate::bond::ip::{PacketInfo, UDP};
-use crate::bond::link::{Link, LinkState};
-use crate::bond::pacer::Pacer;
-use crate::bond::packet::Packet;
-use crate::bond::queue::Via;
-use crate::bond::scheduler::{Candidate, Choice, Head, Scheduler};
-use crate::bond::wire::{self, Kind, TICK_NANOS, tick_distance};
-use crate::bond::{LinkId, Time};
+use crate::class::Copies;
+use crate::flight::{MAX_ATTEMPTS, Outgoing, TOO_OLD};
+use crate::ip::{PacketInfo, UDP};
+use crate::link::{Link, LinkState};
+use crate::pacer::Pacer;
+use crate::packet::Packet;
+use crate::queue::Via;
+use crate::scheduler::{Candidate, Choice, Head, Scheduler};
+use crate::wire::{self, Kind, TICK_NANOS, tick_distance};
+use crate::{LinkId, Time};
 
 /// A resend goes ahead of the pacer by at most this;
 const RESEND_AHEAD: Duration = Duration::from_millis(20);
