@@ -23,6 +23,11 @@ use super::timer::{self, Timer};
 use super::{Ecn, Offloads, RecvBatch, SendError, Socket, Transmit, Tun};
 use bonding_core::{Endpoint, Event, IpPrefix, LinkId, Path, PeerId, SocketId, Time};
 
+/// No more is read from a device, nor from the sockets, in a turn after so many packets. The same for both, so that
+/// when there is more to do than the processor can, neither direction of traffic keeps the other from its turn. (A
+/// super-packet, or a call's batch of trains, that has been begun is read to its end.)
+pub(super) const TURN_PACKETS: usize = 1_024;
+
 /// Times that a socket is asked for a batch of datagrams in one turn, at most.
 const RECV_CALLS: usize = 4;
 
@@ -337,14 +342,18 @@ impl Driver {
     fn read_sockets(&mut self, now: Time) {
         let (ports, counters) = (&mut self.ports, &mut self.counters);
         let mut deliver = |from, packet: &[u8]| ports.deliver(counters, from, packet);
-        let mut failed = 0;
+        let (mut packets, mut failed) = (0, 0);
         for slot in &mut self.sockets {
             if slot.rests_until.is_some_and(|until| until > now) {
                 continue;
             }
             slot.rests_until = None;
             let mut drained = false;
-            for _ in 0..RECV_CALLS {
+            for call in 0..RECV_CALLS {
+                // Each socket has its turn, whatever the others have.
+                if call > 0 && packets >= TURN_PACKETS {
+                    break;
+                }
                 match slot.socket.try_recv(&mut self.batch) {
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -359,6 +368,7 @@ impl Driver {
                     }
                 }
                 for (train, stride) in self.batch.trains() {
+                    packets += train.payload.len().div_ceil(stride);
                     let local = slot
                         .bound
                         .or_else(|| Some(train.local.ip()).filter(|address| !address.is_unspecified()));

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::driver::{IoCounters, TunGone};
+use super::driver::{IoCounters, TURN_PACKETS, TunGone};
 use super::offload::{Coalescer, HEADER_LEN, Header, MAX_SUPER, Segments};
 use super::tun::Tun;
 use bonding_core::packet::BUFFER_SIZE;
@@ -11,10 +11,7 @@ use bonding_core::routing::Routing;
 use bonding_core::{Endpoint, IpPrefix, LinkId, Origin, PeerId, Time, ip};
 
 /// Reads from a device in one turn, at most.
-const READS: usize = 64;
-
-/// No more is read in a turn after so many packets: super-packets hold tens of them.
-const PACKETS: usize = 256;
+const READS: usize = 256;
 
 /// An IPv6 header, which the length of an IPv6 packet does not count.
 const IPV6_HEADER: usize = 40;
@@ -155,7 +152,7 @@ impl Port {
             if !endpoint.wants_tun() {
                 return Ok(true);
             }
-            if packets >= PACKETS {
+            if packets >= TURN_PACKETS {
                 break;
             }
             let error = match self.read_once(memory, endpoint, counters, now) {

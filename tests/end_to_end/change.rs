@@ -9,7 +9,7 @@ use lab::bond::{Bond, End, links_in_state};
 use lab::emulator::Direction;
 use lab::namespace::Route;
 use lab::prefix::Prefix;
-use lab::scenario::Scenario;
+use lab::scenario::{LinePlan, Scenario};
 use lab::topology::{Plan, Topology};
 use lab::traffic::{Echo, Tcp, Udp};
 use lab::usage::Usage;
@@ -188,10 +188,14 @@ fn an_idle_bond_costs_next_to_nothing() {
         std::thread::sleep(span);
         let after = packets();
         let spent = [0, 1].map(|end| usage(processes[end]).cpu - cpu[end]);
+        let resident = processes.map(|process| usage(process).resident);
         let rates = [0, 1].map(|line| (after[line] - before[line]) as f64 / span.as_secs_f64());
-        println!("idle: {rates:?} packets a second on the links, {spent:?} of {span:?} spent");
+        println!(
+            "idle: {rates:?} packets a second on the links, {spent:?} of {span:?} spent, {resident:?} bytes resident"
+        );
         bond.stop().expect("both daemons stop");
         demand(rates.iter().all(|rate| *rate < 3.0), || format!("{rates:?} packets a second"))?;
+        demand(resident.iter().all(|bytes| *bytes < 8 << 20), || format!("{resident:?} bytes resident"))?;
         demand(spent.iter().all(|spent| *spent * 200 <= span), || format!("{spent:?}"))
     });
 }
@@ -219,6 +223,25 @@ fn memory_under_load(seconds: u64) -> Option<[(u64, i64); 2]> {
 fn memory_stays_what_it_is() {
     let Some(ends) = memory_under_load(12) else { return };
     assert!(ends.iter().all(|(_, growth)| *growth < 1 << 20), "{ends:?}");
+}
+
+/// Two lines of 50 Mbit/s each way with 50 ms one way, full in both directions.
+#[test]
+fn memory_under_full_load_is_what_a_router_has() {
+    let lines = vec![LinePlan::new(50, 50, 50), LinePlan::new(50, 50, 50)];
+    let plan = Plan::new(Scenario { name: "memory", lines });
+    let Some(network) = network("memory under full load", plan) else { return };
+    let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    let transfer = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(6);
+    let download = transfer.clone().streams(4).start().expect("downloads");
+    let upload = transfer.upload().start().expect("an upload");
+    let processes = [End::Client, End::Server].map(|end| bond.process(end).id());
+    let (download, upload) = (download.finish(), upload.finish());
+    let peaks = processes.map(|process| usage(process).peak);
+    println!("most resident: {peaks:?} bytes; {} and {} bytes carried", download.bytes, upload.bytes);
+    bond.stop().expect("both daemons stop");
+    assert!(download.bytes > 20_000_000 && upload.bytes > 10_000_000, "the lines are full");
+    assert!(peaks.iter().all(|peak| *peak < 32 << 20), "{peaks:?} bytes");
 }
 
 /// `make soak`.

@@ -99,17 +99,17 @@ fn run(plan: &Plan) -> io::Result<()> {
 
 fn print_table(rows: &[(Contender, Figures)]) {
     println!(
-        "\n{:<12} {:>16} {:>16} {:>22} {:>15} {:>14} {:>12}",
-        "", "TCP, 1 stream", "TCP, 4 streams", "TCP, both ways", "UDP 1200", "UDP 64", "resident"
+        "\n{:<12} {:>16} {:>16} {:>22} {:>15} {:>14} {:>14}",
+        "", "TCP, 1 stream", "TCP, 4 streams", "TCP, both ways", "UDP 1200", "UDP 64", "resident, MB"
     );
     println!(
-        "{:<12} {:>16} {:>16} {:>22} {:>15} {:>14} {:>12}",
-        "", "Mbit/s   s/GB", "Mbit/s   s/GB", "Mbit/s          s/GB", "packets/s", "packets/s", "MB"
+        "{:<12} {:>16} {:>16} {:>22} {:>15} {:>14} {:>14}",
+        "", "Mbit/s   s/GB", "Mbit/s   s/GB", "Mbit/s          s/GB", "packets/s", "packets/s", "idle   most"
     );
     for (contender, figures) in rows {
         let [one, four, both] = [&figures.tcp_one, &figures.tcp_four, &figures.tcp_both];
         println!(
-            "{:<12} {:>9.0} {:>6.1} {:>9.0} {:>6.1} {:>15} {:>6.1} {:>15} {:>14} {:>12.1}",
+            "{:<12} {:>9.0} {:>6.1} {:>9.0} {:>6.1} {:>15} {:>6.1} {:>15} {:>14} {:>14}",
             contender.name(),
             one.mbit(),
             one.cpu_per_gigabyte,
@@ -119,12 +119,16 @@ fn print_table(rows: &[(Contender, Figures)]) {
             both.cpu_per_gigabyte,
             figures.udp_1200,
             figures.udp_64,
-            figures.resident_peak as f64 / f64::from(1 << 20),
+            format!("{:.1} {:>6.1}", megabytes(figures.resident_idle), megabytes(figures.resident_peak)),
         );
     }
     println!(
         "\ns/GB: seconds of processor time (user and system) of the daemons at both ends for 10⁹ bytes of payload"
     );
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Ours against the faster of the others.
