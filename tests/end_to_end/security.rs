@@ -1,15 +1,17 @@
 //! What strangers see and what they can do.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::bond::{Bond, End, Setup, links_in_state};
 use lab::emulator::{Capture, Captured, Direction};
 use lab::scenario::Scenario;
 use lab::topology::{Plan, Topology};
+use lab::traffic::Tcp;
 use serde_json::Value;
 
-use crate::{network, setup};
+use crate::{demand, network, reached, setup};
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// IPv4 and UDP headers.
@@ -167,5 +169,94 @@ fn payload_is_not_readable_on_a_line() {
 fn without_cipher_payload_is_readable_as_it_says() {
     if let Some(found) = readable("no cipher", &setup().global("cipher", "none")) {
         assert!(found);
+    }
+}
+
+/// Datagrams a second that strangers send in [`a_flood_of_strangers_does_not_stop_the_bond`].
+const FLOOD: usize = 20_000;
+
+/// Sends datagrams of a set, in turn and from many ports, until told to stop. Returns how many.
+fn flood(datagrams: &[Vec<u8>], to: IpAddr, rate: usize, stop: &AtomicBool) -> usize {
+    let sockets: Vec<_> = (0..16).map(|_| UdpSocket::bind("0.0.0.0:0").expect("a socket")).collect();
+    let (started, mut sent) = (Instant::now(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let due = (started.elapsed().as_secs_f64() * rate as f64) as usize;
+        if sent >= due {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        for number in sent..due {
+            let socket = &sockets[number / 32 % sockets.len()];
+            // A full queue drops it, as one in the network would.
+            let _ = socket.send_to(&datagrams[number % datagrams.len()], (to, 5510));
+        }
+        sent = due.max(sent);
+    }
+    sent
+}
+
+/// A stop that is told also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A quarter each of nonsense, copies of the client's transport packets and handshakes, and packets with its session's
+/// index that are wrong only in their tag. The handshakes cost most, so that the server asks for cookies.
+fn hostile(seen: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let of_type = |kind: u8| seen.iter().filter(move |d| d.first().is_some_and(|first| first >> 5 == kind));
+    let initiations: Vec<_> = of_type(1).collect();
+    let transport: Vec<_> = of_type(4).collect();
+    assert!(!initiations.is_empty() && transport.len() > 100);
+    let newest = transport.iter().rev().take(100);
+    let each = newest.zip(0u8..).flat_map(|(packet, n)| {
+        let mut forged = packet.to_vec();
+        forged[1] = forged[1].wrapping_add(100);
+        forged.resize(1_400, n);
+        let nonsense = vec![n.wrapping_mul(37); 60 + usize::from(n)];
+        [nonsense, packet.to_vec(), initiations[usize::from(n) % initiations.len()].clone(), forged]
+    });
+    each.collect()
+}
+
+#[test]
+fn a_flood_of_strangers_does_not_stop_the_bond() {
+    let Some(network) = network("flood", Plan::new(Scenario::sym2())) else { return };
+    let capture = network.line(0).capture(100_000);
+    let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    let download = || {
+        let run = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(2).run();
+        run.expect("a download").goodput as f64 / 1e6
+    };
+    let quiet = download();
+    let up = of(&capture.take(), Direction::Up);
+    let seen: Vec<Vec<u8>> =
+        up.iter().filter_map(|packet| packet.get(HEADERS..)).map(<[u8]>::to_vec).collect();
+    let datagrams = hostile(&seen);
+    let before = dropped(&bond.status(End::Server).expect("a status"));
+    let stop = AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        let attacker =
+            scope.spawn(|| network.server.run(|| flood(&datagrams, Topology::SERVER_V4, FLOOD, &stop)));
+        let stop = Stop(&stop);
+        reached(|| {
+            let flooded = download();
+            println!("{flooded:.1} Mbit/s, {quiet:.1} before");
+            demand(flooded > 0.6 * quiet, || format!("{flooded} Mbit/s in the flood, {quiet} before"))
+        });
+        // A new handshake gets through, too: it can show the cookie that it is asked for.
+        bond.halt(End::Client).expect("the client stops");
+        bond.launch(End::Client).expect("the client starts again");
+        bond.wait_until_up(2, LIMIT).expect("the client gets in during the flood");
+        drop(stop);
+        attacker.join().expect("the attacker")
+    });
+    let status = bond.status(End::Server).expect("a status");
+    let drops = &status["endpoint"]["drops"];
+    println!("{sent} sent, {} counted: {drops}", dropped(&status) - before);
+    for reason in ["replayed", "not authentic", "unknown type", "handshake without cookie under load"] {
+        assert!(drops[reason].as_u64() > Some(500), "{reason}: {drops}");
     }
 }
