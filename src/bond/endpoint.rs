@@ -173,7 +173,7 @@ impl Endpoint {
         }
     }
 
-    /// Removes a peer at once. To say goodbye first, see [`Endpoint::close`].
+    /// Removes a peer at once. To say goodbye first, see [`Endpoint::close_peer`].
     pub fn remove_peer(&mut self, id: PeerId, _now: Time) {
         self.routing.remove(id);
         self.handshakes.remove(id);
@@ -223,11 +223,16 @@ impl Endpoint {
     /// Says goodbye to all peers: transmit what [`Endpoint::poll_transmit`] gives then.
     pub fn close(&mut self, now: Time) {
         for id in self.entries.ids() {
-            let Some(entry) = self.entries.get_mut(id) else { continue };
-            let links: Vec<_> = entry.peer.sender.links.iter().map(|l| l.id).collect();
-            for link in links {
-                entry.peer.sender.push_frame(link, &Frame::Close, now);
-            }
+            self.close_peer(id, now);
+        }
+    }
+
+    /// Says goodbye to one peer, which is to be removed then.
+    pub fn close_peer(&mut self, id: PeerId, now: Time) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let links: Vec<_> = entry.peer.sender.links.iter().map(|l| l.id).collect();
+        for link in links {
+            entry.peer.sender.push_frame(link, &Frame::Close, now);
         }
     }
 

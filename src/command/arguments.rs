@@ -351,21 +351,22 @@ down takes a link out of the bond until `up` or the next restart; reconnect open
 
 fn parse_join(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
     const HELP: &str = "\
-bonding join 'bonding://…' [--wan NAME]… [--device DEV]… [--config FILE] [--batch | --json]
+bonding join 'bonding://…' [--wan NAME]… [--device DEV]… [--add NAME] [--config FILE] [--batch | --json]
 
 Sets up this router with the line that `bonding server add-peer` has printed: writes the configuration, and makes the
 router's private key where there is none. What the line does not say stays in the file as it is. With --wan the links
 are these interfaces (on OpenWrt; elsewhere these devices) and no others. `-` reads the line from standard input, where
-other users of this machine do not see it. --batch prints the same for `uci batch` and --json for programs; they
-write nothing.
+other users of this machine do not see it. --add NAME is for the line of another server, which is used when the first
+one does not answer. --batch prints the same for `uci batch` and --json for programs; they write nothing.
 ";
     let (mut line, mut wans) = (None, Vec::new());
-    let (mut config, mut output) = (None, join::Output::Write);
+    let (mut config, mut output, mut add) = (None, join::Output::Write, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
             Long("wan") => wans.push(join::Wan::named(parser.value()?.string()?)),
             Long("device") => wans.push(join::Wan::Device(parser.value()?.string()?)),
+            Long("add") => add = Some(parser.value()?.string()?),
             Short('c') | Long("config") => config = Some(PathBuf::from(parser.value()?)),
             Long("batch") => output = join::Output::Batch,
             Long("json") => output = join::Output::Json,
@@ -374,8 +375,11 @@ write nothing.
         }
     }
     let line = line.ok_or("join: give the line that `bonding server add-peer` has printed, in quotes")?;
+    if add.is_some() && !wans.is_empty() {
+        return Err("join: --add changes no links: leave out --wan and --device".into());
+    }
     let config = config.unwrap_or_else(join::default_config);
-    Ok(Invocation::Join(join::Options { line, wans, config, output }))
+    Ok(Invocation::Join(join::Options { line, wans, add, config, output }))
 }
 
 fn parse_rpcd(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {

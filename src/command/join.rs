@@ -1,7 +1,8 @@
 //! `bonding join 'bonding://…' --wan wan0 --wan wan1`: the router's configuration from one line of the server.
 //!
 //! What the line says replaces what the file says of the server; everything else in the file stays: comments, order,
-//! limits, rules, scripts. With `--wan`, the links are these and no others.
+//! limits, rules, scripts. With `--wan`, the links are these and no others. With `--add NAME` the line is for another
+//! server, which is used when the first does not answer: a `server` section and nothing else.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub struct Options {
     pub line: String,
     /// The lines to bond; those of the file if empty.
     pub wans: Vec<Wan>,
+    /// The name of the `server` section to be made of the line; `None`: it is for the bond's first server.
+    pub add: Option<String>,
     /// The file to write.
     pub config: PathBuf,
     /// What to do with the result.
@@ -87,6 +90,18 @@ pub enum JoinError {
     /// There is no link.
     #[error("{0} has no link: name the internet lines, as in `--wan wan --wan wanb`")]
     NoLink(String),
+    /// There is no first server yet.
+    #[error("{0} has no server yet: the first one is joined without --add")]
+    NoFirst(String),
+    /// The line is for a server that is there already.
+    #[error("that server is in the file already, as '{0}'")]
+    Twice(String),
+    /// The name cannot be a `server` section's.
+    #[error("'{0}' cannot be the name of a server: letters, digits and '_', and no other section's name")]
+    Name(String),
+    /// All servers of a file have one cipher.
+    #[error("that server wants `option cipher '{0}'`, and the file does not say so in section 'globals'")]
+    Cipher(String),
     /// The result has mistakes, which the file had before.
     #[error("nothing was written, because of mistakes in the file:\n{0}")]
     Refused(String),
@@ -139,7 +154,10 @@ fn join(options: &Options, now: SystemTime) -> Result<String, JoinError> {
 
     let text = store::read(path).map_err(failed)?;
     let mut editor = Editor::new(&text).map_err(|error| JoinError::Edit(file.clone(), error))?;
-    let changes = changes(&invitation, &options.wans, editor.document(), &file)?;
+    let changes = match &options.add {
+        Some(name) => addition(&invitation, name, editor.document(), &file)?,
+        None => changes(&invitation, &options.wans, editor.document(), &file)?,
+    };
     apply(&changes, &mut editor).map_err(|error| JoinError::Edit(file.clone(), error))?;
     let report = config::load(editor.text(), &file);
     let Some(config) = &report.config else {
@@ -200,20 +218,79 @@ enum Change {
     Set(String, &'static str, Vec<String>),
 }
 
+fn value(section: &uci::Section, option: &str) -> Option<String> {
+    section.entry(option)?.values.last().map(|value| value.text.as_str().to_owned())
+}
+
+/// Whether the file is a server's.
+fn is_server(document: &uci::Document) -> bool {
+    document.sections.iter().any(|section| {
+        section.kind == "peer"
+            || section.kind == "globals" && value(section, "role").is_some_and(|role| role == "server")
+    })
+}
+
+/// What the line says of the server, as options of `section`.
+fn server_options(invitation: &Invitation, section: &str) -> Vec<Change> {
+    let secret = invitation.secret.iter();
+    let text = |secret: &Secret| PresharedKey::from_bytes(*secret.as_bytes()).to_text().as_str().to_owned();
+    [
+        ("ipaddr", invitation.addresses.iter().map(ToString::to_string).collect()),
+        ("remote_ipaddr", invitation.remote_addresses.iter().map(ToString::to_string).collect()),
+        ("public_key", vec![invitation.server_key.to_string()]),
+        ("preshared_key", secret.map(text).collect()),
+        ("server", invitation.servers.iter().map(Host::to_string).collect()),
+        ("remote_port", invitation.ports.first().map(u16::to_string).into_iter().collect()),
+    ]
+    .map(|(option, values)| Change::Set(section.to_owned(), option, values))
+    .into()
+}
+
+/// What makes the line's server one more of the file.
+fn addition(
+    invitation: &Invitation,
+    name: &str,
+    document: &uci::Document,
+    file: &str,
+) -> Result<Vec<Change>, JoinError> {
+    if is_server(document) {
+        return Err(JoinError::Server(file.to_owned()));
+    }
+    let of_kind = |kind: &'static str| document.sections.iter().filter(move |section| section.kind == kind);
+    if !of_kind("interface").any(|section| value(section, "public_key").is_some()) {
+        return Err(JoinError::NoFirst(file.to_owned()));
+    }
+    let is_it = |section: &uci::Section| section.kind == "server" && section.name.as_deref() == Some(name);
+    let mut names = document.sections.iter().filter(|section| !is_it(section));
+    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !plain || names.any(|section| section.name.as_deref() == Some(name)) {
+        return Err(JoinError::Name(name.to_owned()));
+    }
+    let key = invitation.server_key.to_string();
+    let mut others = of_kind("interface").chain(of_kind("server").filter(|section| !is_it(section)));
+    if let Some(other) = others.find(|section| value(section, "public_key").as_ref() == Some(&key)) {
+        return Err(JoinError::Twice(other.name.clone().unwrap_or_default()));
+    }
+    if let Some(cipher) = &invitation.cipher
+        && !of_kind("globals").any(|section| value(section, "cipher").as_ref() == Some(cipher))
+    {
+        return Err(JoinError::Cipher(cipher.clone()));
+    }
+    let mut changes = Vec::new();
+    if !document.sections.iter().any(is_it) {
+        changes.push(Change::Section("server", name.to_owned()));
+    }
+    changes.extend(server_options(invitation, name));
+    Ok(changes)
+}
+
 fn changes(
     invitation: &Invitation,
     wans: &[Wan],
     document: &uci::Document,
     file: &str,
 ) -> Result<Vec<Change>, JoinError> {
-    let value = |section: &uci::Section, option: &str| -> Option<String> {
-        section.entry(option)?.values.last().map(|value| value.text.as_str().to_owned())
-    };
-    let is_server = |section: &uci::Section| {
-        section.kind == "peer"
-            || section.kind == "globals" && value(section, "role").is_some_and(|role| role == "server")
-    };
-    if document.sections.iter().any(is_server) {
+    if is_server(document) {
         return Err(JoinError::Server(file.to_owned()));
     }
     let mut changes = Vec::new();
@@ -240,16 +317,12 @@ fn changes(
     if let Some(cipher) = &invitation.cipher {
         set(&globals, "cipher", vec![cipher.clone()]);
     }
-    set(&bond, "ipaddr", invitation.addresses.iter().map(ToString::to_string).collect());
     set(&bond, "netmask", vec![]);
     set(&bond, "ip6addr", vec![]);
-    set(&bond, "remote_ipaddr", invitation.remote_addresses.iter().map(ToString::to_string).collect());
-    set(&bond, "public_key", vec![invitation.server_key.to_string()]);
-    let secret = invitation.secret.iter();
-    let text = |secret: &Secret| PresharedKey::from_bytes(*secret.as_bytes()).to_text().as_str().to_owned();
-    set(&bond, "preshared_key", secret.map(text).collect());
-    set(&bond, "server", invitation.servers.iter().map(Host::to_string).collect());
-    set(&bond, "remote_port", invitation.ports.first().map(u16::to_string).into_iter().collect());
+    changes.extend(server_options(invitation, &bond));
+    let mut set = |section: &str, option: &'static str, values: Vec<String>| {
+        changes.push(Change::Set(section.to_owned(), option, values));
+    };
     if !had_default_route {
         set(&bond, "default_route", vec!["1".into()]);
     }

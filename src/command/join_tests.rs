@@ -65,7 +65,13 @@ impl Router {
 
     fn join(&self, line: &str, wans: &[&str], output: Output) -> Result<String, JoinError> {
         let wans = wans.iter().map(|name| Wan::Interface((*name).into())).collect();
-        join(&Options { line: line.into(), wans, config: self.config(), output }, now())
+        join(&Options { line: line.into(), wans, add: None, config: self.config(), output }, now())
+    }
+
+    fn add(&self, line: &str, name: &str) -> Result<String, JoinError> {
+        let add = Some(name.to_owned());
+        let output = Output::Write;
+        join(&Options { line: line.into(), wans: Vec::new(), add, config: self.config(), output }, now())
     }
 
     fn loaded(&self) -> config::Config {
@@ -210,4 +216,49 @@ fn the_commands_for_a_router_that_nobody_knows() {
          set bonding.bond.ipaddr='10.99.0.7/24 fd99::7/64'\n"
     ));
     assert!(!batch.contains("=''") && !batch.contains('@'), "{batch}");
+}
+
+#[test]
+fn another_server_is_a_section_and_changes_nothing_else() {
+    let router = Router::new("another", SHIPPED);
+    let second = Invitation {
+        server_key: PublicKey::new([8; 32]),
+        addresses: vec![IpNet { address: "10.88.0.3".parse().unwrap(), prefix: 24 }],
+        remote_addresses: vec!["10.88.0.1".parse().unwrap()],
+        ..invitation()
+    };
+    let refused = router.add(&second.to_line(), "paris").unwrap_err();
+    assert!(matches!(refused, JoinError::NoFirst(_)), "{refused}");
+    router.join(&invitation().to_line(), &["wan0"], Output::Write).unwrap();
+    let before = router.loaded();
+
+    router.add(&second.to_line(), "paris").unwrap();
+    let config = router.loaded();
+    assert_eq!((config.bond.clone(), config.links.clone()), (before.bond, before.links));
+    let names: Vec<_> = config.servers.iter().map(|server| server.name.as_str()).collect();
+    assert_eq!(names, ["bond", "paris"]);
+    let there = config.at_server("paris").bond;
+    assert_eq!(there.public_key, Some(PublicKey::new([8; 32])));
+    assert_eq!(there.addresses, second.addresses);
+    assert_eq!(there.remote_addresses, second.remote_addresses);
+    assert!(there.preshared_key.is_some());
+
+    // A new line of the same server takes the place of the old one.
+    let renewed = Invitation { servers: vec![Host::Name("new.example.com".into())], ..second.clone() };
+    router.add(&renewed.to_line(), "paris").unwrap();
+    assert_eq!(router.loaded().servers.len(), 2);
+    assert_eq!(router.loaded().at_server("paris").links[0].servers, renewed.servers);
+
+    for (line, name) in [
+        (&second, "rome"),
+        (&invitation(), "rome"),
+        (&second, "globals"),
+        (&second, "a b"),
+        (&second, ""),
+        (&Invitation { cipher: Some("none".into()), ..second.clone() }, "paris"),
+    ] {
+        let before = router.text();
+        assert!(router.add(&line.to_line(), name).is_err(), "{name}");
+        assert_eq!(router.text(), before);
+    }
 }

@@ -82,6 +82,7 @@ pub fn render(status: &Value, colour: bool) -> String {
         let listen: Vec<_> = listen.iter().filter_map(Value::as_str).collect();
         text.push_str(&wrap(&format!("listening on: {}", listen.join(", ")), 2));
     }
+    render_servers(&status["servers"], paint, &mut text);
     if let Some(offloads) = status.get("offloads") {
         text.push_str(&wrap(&format!("offloads: {}", list_offloads(offloads)), 2));
     }
@@ -317,6 +318,31 @@ fn render_link(link: &Value, status: &Value, paint: Paint, text: &mut String) {
     let place = interface.map(|interface| format!(" ({interface})")).unwrap_or_default();
     let since = duration(number(link, "since_ms"));
     text.push_str(&wrap(&format!("{reason}{place}, for {since}"), 4));
+}
+
+/// Where a bond with several servers is.
+fn render_servers(servers: &Value, paint: Paint, text: &mut String) {
+    let servers = servers.as_array().map(Vec::as_slice).unwrap_or_default();
+    if servers.len() < 2 {
+        return;
+    }
+    for server in servers {
+        let heard = || match server["heard_ms"].as_u64() {
+            Some(heard) => format!("; it answered {} ago", duration(heard)),
+            None => "; it has never answered".to_owned(),
+        };
+        let state = match (server["in_use"] == true, server["answers"].as_bool()) {
+            (true, Some(false)) => {
+                let since = duration(number(server, "since_ms"));
+                paint.red(&format!("in use for {since}, silent{}", heard()))
+            }
+            (true, _) => format!("in use for {}", duration(number(server, "since_ms"))),
+            (false, Some(true)) => "on standby, answers".to_owned(),
+            (false, Some(false)) => paint.red(&format!("on standby, silent{}", heard())),
+            (false, None) => format!("on standby{}", heard()),
+        };
+        let _ = writeln!(text, "  server {}: {state}", string(server, "name"));
+    }
 }
 
 /// The last state changes as text.

@@ -12,9 +12,10 @@ use super::read::Sourced;
 use super::schema::{SectionSpec, Side};
 use super::spelling::nearest;
 use super::types::*;
-use super::value::{Host, IpNet};
+use super::value::IpNet;
 
 mod redirects;
+mod servers;
 
 /// Looks for everything that cannot work although each option is right, and for what has no effect.
 pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
@@ -24,6 +25,7 @@ pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
     kernel::check(sourced, log);
     check_links(sourced, log);
     check_link_pairs(sourced, log);
+    servers::check(sourced, log);
     check_peers(sourced, log);
     redirects::check(sourced, log);
     check_rules(sourced, log);
@@ -197,7 +199,7 @@ fn check_links(sourced: &Sourced, log: &mut Log<'_>) {
         }
         check_families(link, index, log);
         check_link_addresses(link, index, bond, log);
-        check_servers(link, index, sourced, log);
+        servers::check_link(link, index, sourced, log);
         if link.servers.is_empty() && config.globals.enabled && log.whole && !given(log, index, "server") {
             let message =
                 "is missing; it must be an IP address or a host name, here or in section 'interface'";
@@ -303,22 +305,6 @@ fn check_link_addresses(link: &Link, index: Option<usize>, bond: &Interface, log
         }
         if gateway == net.address {
             log.error(at(index, option), format!("'{gateway}' is this link's own address"));
-        }
-    }
-}
-
-fn check_servers(link: &Link, index: Option<usize>, sourced: &Sourced, log: &mut Log<'_>) {
-    let place = at(if given(log, index, "server") { index } else { sourced.bond_at }, "server");
-    for server in &link.servers {
-        let Host::Address(address) = server else { continue };
-        if let Some(net) = sourced.config.bond.addresses.iter().find(|net| net.contains(*address)) {
-            let message = format!(
-                "'{address}' is inside the bond's own network {}: it can be reached only through the bond",
-                net.trunc()
-            );
-            log.error(place, message);
-        } else if address.is_unspecified() || address.is_multicast() {
-            log.error(place, format!("'{address}' cannot be a server's address"));
         }
     }
 }

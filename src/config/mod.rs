@@ -22,6 +22,7 @@ mod log;
 mod problem;
 mod read;
 mod reader;
+mod servers;
 pub(crate) mod spelling;
 
 use std::io::Read as _;
@@ -34,6 +35,7 @@ use zeroize::Zeroizing;
 
 pub use problem::{Problem, Severity};
 pub use read::{MAX_LINKS, MAX_PEERS};
+pub use servers::{MAX_SERVERS, Server};
 pub use types::*;
 
 use log::{At, Log};
@@ -125,6 +127,7 @@ impl Config {
     fn holds_secret(&self) -> bool {
         self.globals.private_key.is_some()
             || self.bond.preshared_key.is_some()
+            || self.servers.iter().any(|server| server.preshared_key.is_some())
             || self.peers.iter().any(|peer| peer.preshared_key.is_some())
     }
 

@@ -4,6 +4,7 @@ use super::key::PublicKey;
 use super::log::{At, Log};
 use super::reader::Reader;
 use super::schema::{SECTIONS, SectionSpec};
+use super::servers::{MAX_SERVERS, Server};
 use super::spelling::nearest;
 use super::types::*;
 use super::uci::Document;
@@ -25,6 +26,8 @@ pub(super) struct Sourced {
     pub(super) globals_at: Option<usize>,
     pub(super) bond_at: Option<usize>,
     pub(super) links_at: Vec<usize>,
+    /// Those of [`Config::servers`] but the first.
+    pub(super) servers_at: Vec<usize>,
     pub(super) peers_at: Vec<usize>,
     pub(super) redirects_at: Vec<usize>,
     pub(super) rules_at: Vec<usize>,
@@ -58,6 +61,8 @@ pub(super) fn read(log: &mut Log<'_>) -> Sourced {
         config: Config {
             globals,
             bond,
+            server: String::new(),
+            servers: Vec::new(),
             links: Vec::new(),
             peers: Vec::new(),
             redirects: Vec::new(),
@@ -66,6 +71,7 @@ pub(super) fn read(log: &mut Log<'_>) -> Sourced {
         globals_at,
         bond_at,
         links_at: Vec::new(),
+        servers_at: Vec::new(),
         peers_at: Vec::new(),
         redirects_at: Vec::new(),
         rules_at: Vec::new(),
@@ -89,6 +95,24 @@ pub(super) fn read(log: &mut Log<'_>) -> Sourced {
             sourced.links_at.push(index);
         } else {
             sourced.disabled_links.push(link.name);
+        }
+    }
+    if is_client {
+        config.server.clone_from(&config.bond.name);
+        config.servers.push(Server::own(config));
+    }
+    for index in of_kind("server") {
+        let name = section_name(log, index, "server");
+        let on = is_client && is_enabled(log.document, index);
+        let mut reader = Reader::new(log, Some(index), "server", enabled && on);
+        let server = read_server(&mut reader, name, config);
+        if on && config.servers.len() == MAX_SERVERS {
+            log.error(At::section(index), format!("more than {MAX_SERVERS} servers"));
+            break;
+        }
+        if on {
+            config.servers.push(server);
+            sourced.servers_at.push(index);
         }
     }
     for (position, index) in peers_at.into_iter().enumerate() {
@@ -264,6 +288,8 @@ fn read_interface(reader: &mut Reader<'_, '_>) -> (Interface, LinkDefaults) {
         remote_addresses,
         public_key: reader.one("public_key", PublicKey::from_base64),
         preshared_key: reader.secret("preshared_key"),
+        server_timeout: reader.duration("server_timeout"),
+        server_return: Some(reader.duration("server_return")).filter(|time| !time.is_zero()),
         policy: reader.policy().unwrap_or(Policy::Adaptive),
         mtu: reader.mtu(),
         mss_clamp: reader.flag("mss_clamp"),
@@ -351,6 +377,34 @@ fn read_link(
         quota: reader.one("quota", value::size).filter(|quota| *quota > 0),
         quota_reset_day: reader.number("quota_reset_day").and_then(|day| u8::try_from(day).ok()).unwrap_or(1),
         keepalive: reader.duration("keepalive"),
+    }
+}
+
+/// What the section does not say is as in the interface, which `config` has.
+fn read_server(reader: &mut Reader<'_, '_>, name: String, config: &Config) -> Server {
+    let bond = &config.bond;
+    let or =
+        |given: Vec<IpNet>, otherwise: &Vec<IpNet>| if given.is_empty() { otherwise.clone() } else { given };
+    let remote_addresses = match reader.addresses("remote_ipaddr") {
+        given if given.is_empty() => bond.remote_addresses.clone(),
+        given => given,
+    };
+    // Whose addresses nobody has chosen are the server's.
+    let watchdog_addresses = match &bond.watchdog {
+        Some(watchdog) if watchdog.addresses != bond.remote_addresses => watchdog.addresses.clone(),
+        _ => remote_addresses.clone(),
+    };
+    let hosts = reader.all("server", value::host);
+    let port = reader.one("remote_port", value::port).unwrap_or_default();
+    let links = config.links.iter().map(|link| (link.name.clone(), (hosts.clone(), port)));
+    Server {
+        name,
+        public_key: reader.one("public_key", PublicKey::from_base64),
+        preshared_key: reader.secret("preshared_key"),
+        addresses: or(reader.networks("ipaddr"), &bond.addresses),
+        remote_addresses,
+        watchdog_addresses,
+        links: links.collect(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key::{KeyFileError, PublicKey, Secret, read_private_key};
+use super::servers::Server;
 use super::value::{Host, IpNet, Mark, Rate, Table};
 
 /// A whole configuration.
@@ -17,6 +18,10 @@ pub struct Config {
     pub globals: Globals,
     /// `config interface`.
     pub bond: Interface,
+    /// The name of the server that the rest is for; see [`Config::at_server`].
+    pub server: String,
+    /// The interface's own server and the enabled `config server` sections, in the order of preference; empty on a server.
+    pub servers: Vec<Server>,
     /// The enabled `config link` sections, in the order of the file; empty on a server.
     pub links: Vec<Link>,
     /// The enabled `config peer` sections, in the order of the file; empty on a client.
@@ -168,6 +173,10 @@ pub struct Interface {
     pub public_key: Option<PublicKey>,
     /// The pre-shared key (client).
     pub preshared_key: Option<Secret>,
+    /// How long the server may be silent before another one is used.
+    pub server_timeout: Duration,
+    /// How long a server of earlier choice must have answered before the bond goes back to it; `None`: never.
+    pub server_return: Option<Duration>,
     /// How traffic is spread.
     pub policy: Policy,
     /// The MTU of the bonded device in bytes; `None` finds it out.

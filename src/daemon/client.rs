@@ -39,6 +39,7 @@ const START: Duration = Duration::from_secs(1);
 /// What the core is told of the server.
 #[derive(PartialEq, Eq)]
 struct Identity {
+    name: String,
     public_key: Option<PublicKey>,
     preshared_key: Option<Secret>,
     policy: config::Policy,
@@ -48,6 +49,7 @@ struct Identity {
 impl Identity {
     fn of(config: &Config) -> Self {
         Identity {
+            name: config.server.clone(),
             public_key: config.bond.public_key,
             preshared_key: config.bond.preshared_key.clone(),
             policy: config.bond.policy,
@@ -106,11 +108,17 @@ impl Client {
             && let Some(server) = mapping::server(config)
         {
             let endpoint = driver.endpoint_mut();
-            if identity.public_key == self.identity.public_key {
+            let same = |identity: &Identity| (identity.name.clone(), identity.public_key);
+            if same(&identity) == same(&self.identity) {
                 endpoint.update_peer(self.peer, server, now);
             } else {
+                endpoint.close_peer(self.peer, now);
+                driver.flush();
+                let endpoint = driver.endpoint_mut();
                 endpoint.remove_peer(self.peer, now);
                 self.peer = endpoint.add_peer(server, now);
+                // What the LAN sends meanwhile is not for the WANs.
+                self.starting = self.up.then_some(now);
                 self.up = false;
                 self.classes.clear();
                 for link in &mut self.links {
@@ -359,7 +367,9 @@ impl Client {
     }
 
     fn take_links(&mut self, config: &Config, driver: &mut Driver, now: Time) {
-        let names = config.links.iter().flat_map(|link| &link.servers).filter_map(|host| match host {
+        let hosts =
+            config.servers.iter().flat_map(|server| server.links.values()).flat_map(|(hosts, _)| hosts);
+        let names = hosts.filter_map(|host| match host {
             Host::Name(name) => Some(name.clone()),
             Host::Address(_) => None,
         });

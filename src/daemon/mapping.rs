@@ -68,6 +68,28 @@ pub fn server(config: &Config) -> Option<PeerConfig> {
     })
 }
 
+/// The client's view of a server on standby: nothing but probes passes. `None` without a key of it.
+pub fn standby(config: &Config) -> Option<PeerConfig> {
+    Some(PeerConfig { allowed: Vec::new(), payload: Payload::Bonded, ..server(config)? })
+}
+
+/// The only link to a server on standby.
+pub fn standby_link(id: LinkId, path: Option<Path>) -> LinkConfig {
+    LinkConfig {
+        id,
+        name: "standby".into(),
+        path,
+        enabled: true,
+        upload: None,
+        download: None,
+        priority: 1,
+        weight: 1,
+        last_resort: false,
+        keepalive: Some(KEEPALIVE),
+        mtu: None,
+    }
+}
+
 /// The server's view of a router.
 ///
 /// A policy other than the default is the server's own choice; with the default the router's choice counts for both

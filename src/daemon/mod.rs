@@ -3,6 +3,7 @@
 //! * [`Daemon`] (in `service.rs`) joins everything: one loop over packets ([`crate::io::Driver`]), signals, the control
 //!   socket and the tasks below.
 //! * [`client`] and [`server`]: the two roles.
+//! * [`servers`]: which of several servers a client is at.
 //! * [`network`]: a task that keeps addresses, routes and rules as they shall be; [`desired`] says how that is.
 //! * [`places`]: where links and servers are, asked in the background.
 //! * [`kernel`]: kernel mode's bonding device and its slaves.
@@ -30,6 +31,7 @@ pub mod reload;
 pub mod runner;
 pub mod scripts;
 pub mod server;
+pub mod servers;
 pub mod service;
 pub mod speedtest;
 pub mod start;

@@ -4,6 +4,7 @@ mod answers;
 mod core_events;
 mod enslaving;
 mod hooks;
+mod moving;
 mod placing;
 pub mod plan;
 mod reloading;
@@ -30,6 +31,7 @@ use super::reload::Outcome;
 use super::runner::{self, Hook, Runner};
 use super::scripts::Scripts;
 use super::server::Server;
+use super::servers::Servers;
 use super::speedtest::{Pinning, Responder};
 use super::start::{Options, StartError};
 use super::watchdog::Watchdog;
@@ -75,6 +77,8 @@ pub struct Daemon {
     config: Config,
     options: Options,
     side: Side,
+    /// A client's.
+    servers: Servers,
     driver: Driver,
     network: Network,
     /// A server's.
@@ -243,7 +247,8 @@ impl Daemon {
 
     fn peer_name(&self, peer: PeerId) -> Option<String> {
         match &self.side {
-            Side::Client(client) => (client.peer() == peer).then(|| SERVER.to_owned()),
+            Side::Client(client) if client.peer() == peer => Some(SERVER.to_owned()),
+            Side::Client(_) => self.servers.name(peer).map(str::to_owned),
             Side::Server(server) => server.name(peer).map(str::to_owned),
         }
     }
@@ -385,6 +390,7 @@ impl Daemon {
         if turned {
             self.follow();
         }
+        self.watch_servers(now);
     }
 
     /// Whether something that was not there may have appeared without notice.

@@ -8,6 +8,7 @@ use super::events::Aged;
 use super::kernel::KernelStatus;
 use super::quota::QuotaStatus;
 use super::reload::Outcome;
+use super::servers::ServerStatus;
 use super::watchdog::WatchdogStatus;
 use crate::bond::status::EndpointStatus;
 use crate::io::confine::Confined;
@@ -43,6 +44,8 @@ pub struct Status<'a> {
     pub watchdog: Option<WatchdogStatus>,
     /// A server's addresses and ports.
     pub listen: Vec<String>,
+    /// A client's servers, the first choice first.
+    pub servers: Vec<ServerStatus>,
     /// A server's nftables table; `null` when it wants none.
     pub firewall: Option<Firewall>,
     /// The core's part.

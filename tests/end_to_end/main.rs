@@ -21,6 +21,7 @@ mod reload;
 mod routing;
 mod security;
 mod server;
+mod servers;
 mod speedtest;
 mod status;
 mod throughput;

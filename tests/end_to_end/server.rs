@@ -133,3 +133,19 @@ fn a_router_joins_with_one_line_and_others_come_and_go() {
     let status = server.bond.status(End::Server).expect("a status");
     assert_eq!(status["endpoint"]["peers"].as_array().map(Vec::len), Some(0));
 }
+
+#[test]
+fn a_server_that_does_not_answer_is_tried_at_its_next_address() {
+    let Some(network) = network("next address", Plan::new(Scenario::sym2())) else { return };
+    let mut bond = Bond::prepare(&network, &setup()).expect("the files");
+    let config = bond.config(End::Client).to_owned();
+    let text = fs::read_to_string(&config).expect("the file");
+    let option = format!("option server '{}'", Topology::SERVER_V4);
+    assert!(text.contains(&option), "{text}");
+    // The first one is nobody's.
+    let two = format!("list server '203.0.113.77'\n\tlist server '{}'", Topology::SERVER_V4);
+    fs::write(&config, text.replace(&option, &two)).expect("the file");
+    bond.launch(End::Server).expect("the server starts");
+    bond.launch(End::Client).expect("the client starts");
+    bond.wait_until_up(2, LIMIT * 3).expect("the second address is tried");
+}

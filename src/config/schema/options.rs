@@ -83,6 +83,14 @@ pub const SECTIONS: &[SectionSpec] = &[
         options: LINK,
     },
     SectionSpec {
+        kind: "server",
+        name: "the server's name in status and logs",
+        single: false,
+        side: Side::Client,
+        help: "Another server, for when the interface's own does not answer; the first of the file is tried first.",
+        options: SERVER,
+    },
+    SectionSpec {
         kind: "peer",
         name: "the peer's name in status and logs",
         single: false,
@@ -303,6 +311,18 @@ const INTERFACE: &[OptionSpec] = &[
         Kind::Port,
         "5510",
         "The server's UDP port, for the links that give none themselves.",
+    )),
+    client(option(
+        "server_timeout",
+        millis(2 * SECOND, HOUR),
+        "20",
+        "How long the server may be silent before one of the `server` sections takes its place, if one of them answers.",
+    )),
+    client(option(
+        "server_return",
+        millis(0, 24 * HOUR),
+        "60",
+        "How long a server of earlier choice must have answered again before the bond goes back to it; 0: never.",
     )),
     option("policy", POLICIES, "adaptive", "How traffic is spread over the links."),
     advanced(
@@ -531,6 +551,36 @@ const LINK: &[OptionSpec] = &[
         "The day of the month on which the quota starts anew; the last day in shorter months.",
     ),
     advanced("keepalive", millis(100, 60 * SECOND), "1200ms", "How often an idle link is probed."),
+];
+
+const SERVER: &[OptionSpec] = &[
+    option("enabled", Kind::Bool, "1", "Whether this server may be used."),
+    required(option(
+        "public_key",
+        Kind::PublicKey,
+        "",
+        "Its public key, as `bonding pubkey` prints it there.",
+    )),
+    advanced(
+        "preshared_key",
+        Kind::Secret,
+        "",
+        "A secret that both ends hold beside their keys (`bonding genpsk`).",
+    ),
+    required(list(option("server", Kind::Host, "", "Its addresses or names, for all links."))),
+    option("remote_port", Kind::Port, "5510", "Its UDP port."),
+    list(option(
+        "ipaddr",
+        Kind::Cidr,
+        "",
+        "This router's addresses inside the bond while that server is in use; without it, those of the interface.",
+    )),
+    list(option(
+        "remote_ipaddr",
+        Kind::Address,
+        "",
+        "That server's addresses inside the bond; without it, those of the interface.",
+    )),
 ];
 
 const PEER: &[OptionSpec] = &[

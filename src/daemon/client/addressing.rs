@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Client;
 use super::link::Link;
-use crate::bond::LinkState;
+use crate::bond::{LinkState, Path};
+use crate::config;
 use crate::config::value::Host;
 use crate::io::SocketOptions;
 use crate::net::Family;
@@ -42,18 +43,56 @@ impl Client {
         Ok((options, *remote))
     }
 
+    /// Paths to another server from the sockets that the links have, those of the best link first.
+    pub fn paths_to(&self, server: &config::Server) -> Vec<Path> {
+        let connected = self.links.iter().filter(|link| !link.taken_out);
+        let connected = connected.filter_map(|link| Some((link, link.connection.as_ref()?)));
+        let mut connected: Vec<_> = connected.collect();
+        connected.sort_by_key(|(link, _)| {
+            let metered = (link.last_resort, link.config.quota.is_some());
+            (link.state != Some(LinkState::Up), metered, link.config.priority)
+        });
+        let mut paths = Vec::new();
+        for (link, connection) in connected {
+            let (socket, from) = (connection.socket, connection.options.address.ip());
+            let candidates = self.candidates_of(link, server).into_iter();
+            let candidates = candidates.filter(|(local, _)| *local == from);
+            paths.extend(candidates.map(|(_, remote)| Path { socket, local: Some(from), remote }));
+        }
+        paths
+    }
+
+    /// Whether a link has an address from which another server could be reached.
+    pub fn can_reach(&self, server: &config::Server) -> bool {
+        self.links.iter().any(|link| !link.taken_out && !self.candidates_of(link, server).is_empty())
+    }
+
+    /// Whether any link has a place.
+    pub fn is_placed_somewhere(&self) -> bool {
+        self.links.iter().any(|link| link.place.as_ref().is_ok_and(|place| place.resolved.up))
+    }
+
     /// All pairs of an address of the link and one of the server, in the order of the configuration.
     pub(super) fn candidates(&self, link: &Link) -> Vec<(IpAddr, SocketAddr)> {
+        self.pairs(link, &link.config.servers, link.config.remote_port)
+    }
+
+    fn candidates_of(&self, link: &Link, server: &config::Server) -> Vec<(IpAddr, SocketAddr)> {
+        let known = server.links.get(&link.config.name);
+        known.map_or_else(Vec::new, |(hosts, port)| self.pairs(link, hosts, *port))
+    }
+
+    fn pairs(&self, link: &Link, hosts: &[Host], port: u16) -> Vec<(IpAddr, SocketAddr)> {
         let Ok(place) = &link.place else { return Vec::new() };
         let mut candidates = Vec::new();
-        for host in &link.config.servers {
+        for host in hosts {
             let addresses = match host {
                 Host::Address(address) => std::slice::from_ref(address),
                 Host::Name(name) => self.names.addresses(name),
             };
             for address in addresses {
                 if let Some(path) = place.resolved.path(Family::of(*address)) {
-                    candidates.push((path.address, SocketAddr::new(*address, link.config.remote_port)));
+                    candidates.push((path.address, SocketAddr::new(*address, port)));
                 }
             }
         }

@@ -123,10 +123,13 @@ impl Daemon {
 
     pub(super) fn status(&self) -> serde_json::Value {
         let now = now();
-        let (mut listen, mut links) = (Vec::new(), BTreeMap::new());
+        let (mut listen, mut links, mut servers) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut endpoint = self.driver.endpoint().status(now);
         let peers = match &self.side {
             Side::Client(client) => {
                 links = client.places();
+                servers = self.servers.status(&self.config, client.is_up(), now);
+                endpoint.peers.retain(|peer| peer.peer == client.peer().0);
                 BTreeMap::from([(client.peer().0, SERVER.to_owned())])
             }
             Side::Server(server) => {
@@ -155,7 +158,8 @@ impl Daemon {
                 let problem = state.problem.unwrap_or_default();
                 Some(status::Firewall { table: state.table?, problem })
             }),
-            endpoint: self.driver.endpoint().status(now),
+            servers,
+            endpoint,
             interfaces,
             links,
             peers,

@@ -9,6 +9,9 @@ impl Daemon {
     pub(super) fn take_core_events(&mut self) {
         while let Some(event) = self.driver.poll_event() {
             self.links_changed = self.kernel.is_some();
+            if self.is_elsewhere(&event) {
+                continue;
+            }
             match event {
                 Event::PeerUp { peer } => self.peer_changed(peer, true, ""),
                 Event::PeerDown { peer, reason } => self.peer_changed(peer, false, &reason),

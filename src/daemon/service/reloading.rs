@@ -11,6 +11,7 @@ impl Daemon {
     pub(super) fn reload(&mut self) -> Outcome {
         let outcome = match self.read_again() {
             Ok(config) => {
+                let config = config.at_server(&self.config.server);
                 let waiting = self.take_config(config);
                 Outcome::taken(waiting)
             }
@@ -40,13 +41,14 @@ impl Daemon {
     }
 
     /// Returns what of it waits for a restart.
-    fn take_config(&mut self, config: Config) -> Vec<String> {
+    pub(super) fn take_config(&mut self, config: Config) -> Vec<String> {
         let (config, waiting) = reload::merge(&self.config, config);
         if self.options.log_level.is_none() {
             log::set_max_level(config.globals.log_level);
         }
         let moved = self.config.bond.addresses != config.bond.addresses;
         let metrics = self.config.globals.metrics_port != config.globals.metrics_port;
+        let servers = (&self.config.server, &self.config.servers) != (&config.server, &config.servers);
         self.config = config;
         if metrics {
             self.show_metrics();
@@ -55,7 +57,12 @@ impl Daemon {
             self.respond();
         }
         match &mut self.side {
-            Side::Client(client) => client.configure(&self.config, &mut self.driver, now()),
+            Side::Client(client) => {
+                client.configure(&self.config, &mut self.driver, now());
+                if servers {
+                    self.servers.configure(&self.config, &mut self.driver, now());
+                }
+            }
             Side::Server(server) => server.configure(&self.config, &mut self.driver, now()),
         }
         if let Some(firewall) = &self.firewall {

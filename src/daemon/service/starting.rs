@@ -21,6 +21,7 @@ use crate::daemon::network::{Network, Wanted};
 use crate::daemon::runner::Hook;
 use crate::daemon::scripts::{Report, Scripts};
 use crate::daemon::server::Server;
+use crate::daemon::servers::Servers;
 use crate::daemon::start::{Options, Prepared, StartError};
 use crate::daemon::{firewall, mapping};
 use crate::io::timer::now;
@@ -124,6 +125,7 @@ impl Daemon {
         let mut daemon = Daemon {
             options: options.clone(),
             side,
+            servers: Servers::new(&config, started),
             driver,
             network,
             firewall,
