@@ -57,9 +57,9 @@ export class Router {
 	}
 
 	/* A shell's command on the router; gives what it prints. */
-	run(command, input = null) {
+	run(command, input = null, seconds = 30) {
 		return this.program([ 'nsenter', '-t', this.pids.router, '-U', '-m', '-p', '-n', '-u', '-i', '-r', '-w', '--',
-			'/usr/bin/env', '-i', 'HOME=/root', 'PATH=/usr/sbin:/usr/bin:/sbin:/bin', '/bin/sh', '-c', command ], input);
+			'/usr/bin/env', '-i', 'HOME=/root', 'PATH=/usr/sbin:/usr/bin:/sbin:/bin', '/bin/sh', '-c', command ], input, seconds);
 	}
 
 	/* A program of this machine in the network of the provider. */
@@ -67,9 +67,14 @@ export class Router {
 		return this.program([ 'nsenter', '-t', this.pids.inet, '-n', '--', ...words ]);
 	}
 
-	program([ program, ...words ], input = null) {
+	/* The same in that of the LAN. */
+	lan(...words) {
+		return this.program([ 'nsenter', '-t', this.pids.lan, '-n', '--', ...words ]);
+	}
+
+	program([ program, ...words ], input = null, seconds = 30) {
 		return new Promise((resolve, reject) => {
-			const child = execFile(program, words, { timeout: 30000, maxBuffer: 8 << 20, encoding: 'utf8' },
+			const child = execFile(program, words, { timeout: seconds * 1000, maxBuffer: 8 << 20, encoding: 'utf8' },
 				(error, stdout, stderr) => error ? reject(new Error(`${words.join(' ')}: ${error.message}\n${stderr}`)) : resolve(stdout));
 
 			child.stdin.on('error', () => {});

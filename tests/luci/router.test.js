@@ -27,7 +27,10 @@ before(async () => {
 		add rpcd login
 		set rpcd.@login[-1].username=reader
 		set rpcd.@login[-1].password='$(uhttpd -m secret)'
-		add_list rpcd.@login[-1].read='*'
+		add_list rpcd.@login[-1].read='luci-base'
+		add_list rpcd.@login[-1].read='luci-base-network-status'
+		add_list rpcd.@login[-1].read='luci-mod-status-index'
+		add_list rpcd.@login[-1].read='luci-app-bonding'
 		commit rpcd
 	E
 	/etc/init.d/rpcd restart`);
@@ -39,10 +42,10 @@ after(async () => {
 	await router?.close();
 }, { timeout: 30000 });
 
-async function logIn(user = 'root', password = '', options = {}) {
+async function logIn(user = 'root', password = '', { where = '', ...options } = {}) {
 	const page = await browser.page(options);
 
-	await page.goto(LUCI);
+	await page.goto(LUCI + where);
 	await page.fill('input[name=luci_username]', user);
 	await page.fill('input[name=luci_password]', password);
 	await page.press('input[name=luci_password]', 'Enter');
@@ -58,6 +61,31 @@ const open = async (page, where, selector) => {
 
 const links = page => page.locator('.bd-link').evaluateAll(rows => rows.map(row => [ row.dataset.link, row.dataset.state ]));
 const carry = async page => (await links(page)).filter(([ , state ]) => state === 'up').map(([ name ]) => name).join(' ');
+
+/* A call past the pages, with their session: `{ code, answer }`, the code that of uhttpd or of ubus. */
+const ubus = (page, object, method, params) => page.evaluate(async words => {
+	const reply = await fetch(L.env.ubuspath || '/ubus', { method: 'POST', body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'call', params: [ L.env.sessionid, ...words ] }) });
+	const text = await reply.text();
+
+	try {
+		const { error, result } = JSON.parse(text);
+
+		return { code: error?.code ?? result[0], answer: result?.[1] };
+	}
+	catch {
+		return { code: `HTTP ${reply.status}`, answer: text };
+	}
+}, [ object, method, params ]);
+
+/* The router's private key, and what it shares with the server. */
+async function secrets() {
+	const found = (await router.run('cat /etc/bonding/private.key; uci -q get bonding.bond.preshared_key')).trim().split('\n');
+
+	assert.equal(found.length, 2);
+	found.forEach(secret => assert.match(secret, /^.{43}=$/));
+
+	return found;
+}
 
 async function leave(page) {
 	assert.deepEqual(page.complaints.filter(text => !NOISE.some(pattern => pattern.test(text))), []);
@@ -176,6 +204,50 @@ test('Save & Apply changes an option without a pause', { skip, timeout: 120000 }
 	await leave(page);
 });
 
+/* LuCI waits 90 seconds at least. */
+test('a change after which the browser does not come back is taken back, without a pause', { skip, timeout: 240000 }, async () => {
+	const page = await logIn();
+	const old = await router.status();
+	const policy = async () => (await router.status().catch(() => null))?.endpoint?.peers[0]?.policy;
+
+	await open(page, 'network/bonding/config', '.cbi-map [data-tab=interface]');
+	await page.locator('.cbi-tabmenu [data-tab=interface] a').click();
+	await page.locator('.cbi-tabmenu [data-tab=traffic] a').click();
+	await page.locator('[data-name=policy] select').first().selectOption('flow');
+
+	const ping = router.run('ping -c 120 -W 2 10.77.0.1', null, 200).catch(error => error.message);
+	const sent = page.waitForResponse(/apply_rollback/);
+
+	await page.locator('.cbi-page-actions .cbi-button-apply').first().click();
+	await sent;
+	await router.lan('ip', 'link', 'set', 'lan0', 'down');
+
+	try {
+		await until('the daemon has taken the change', async () => await policy() === 'flow', 60);
+		await until('the old configuration is back', async () => /round-robin/.test(await router.run('uci get bonding.bond.policy')), 120);
+		await until('and the daemon has taken that', async () => await policy() === 'round-robin', 30);
+	}
+	finally {
+		await router.lan('ip', 'link', 'set', 'lan0', 'up');
+		await router.lan('ip', 'route', 'replace', 'default', 'via', '192.168.1.1');
+	}
+
+	assert.match(await ping, / 0% packet loss/);
+
+	const now = await router.status();
+
+	assert.equal(now.pid, old.pid, 'the same process');
+	assert.ok(now.endpoint.peers[0].since_ms > old.endpoint.peers[0].since_ms + 90000, 'and the same session');
+	await page.context().close();
+
+	const again = await logIn();
+
+	await open(again, 'network/bonding/config', '.cbi-map [data-tab=interface]');
+	assert.equal(await again.locator('[data-name=policy] select').first().inputValue(), 'round-robin');
+	assert.equal(await again.locator('[data-indicator=uci-changes]').count(), 0, 'nothing waits to be applied');
+	await leave(again);
+});
+
 test('in French, and in German', { skip, timeout: 60000 }, async () => {
 	for (const [ locale, words, help ] of [ [ 'fr-FR', 'En ligne par l’agrégat', 'Comment le trafic est réparti' ], [ 'de-DE', 'Online über das Bündel', 'Wie der Verkehr' ] ]) {
 		const page = await logIn('root', '', { locale });
@@ -198,35 +270,98 @@ test('the overview has a line for each link', { skip, timeout: 60000 }, async ()
 	await leave(page);
 });
 
+test('whatever is passed to the methods, nothing but what they are for is done', { skip, timeout: 120000 }, async () => {
+	const page = await logIn();
+	const key = await router.run('md5sum /etc/bonding/private.key /etc/config/bonding');
+	const old = await router.status();
+	const shell = [ '; touch /tmp/owned', '$(touch /tmp/owned)', '`touch /tmp/owned`', '| touch /tmp/owned', '\n touch /tmp/owned', "' touch /tmp/owned '" ];
+	const odd = [ ...shell, ...shell.map(text => 'wan0' + text), '', 'nowhere', '--help', '../../etc/passwd', 'wan0\0', '\u202e', 'x'.repeat(60000), 'x'.repeat(1 << 20), 5, -1, 1.5, true, null, [], [ 'wan0' ], {}, { name: 'wan0' } ];
+	const answers = [];
+	const attack = async (method, params) => {
+		const { code, answer } = await ubus(page, 'bonding', method, params);
+
+		answers.push(answer);
+
+		/* Refused before the program sees it, or by the program. */
+		assert.ok(code !== 0 || answer.ok === false, `${method} ${JSON.stringify(params).slice(0, 100)}: ${code} ${JSON.stringify(answer)}`);
+	};
+
+	await open(page, 'network/bonding/status', '.bd-link');
+
+	for (const value of odd) {
+		await attack('link', { name: value, action: 'down' });
+		await attack('link', { name: 'wan0', action: value });
+		await attack('join', { line: value, wan: [ 'wan0' ] });
+		await attack('join', { line: `bonding://${value}`, wan: [ 'wan0' ] });
+		await attack('join', { line, wan: [ 'wan0', [ 'nowhere', '--help' ].includes(value) ? null : value ] });
+		await attack('join', { line, wan: value });
+		await attack('genkey', { replace: value });
+	}
+
+	await attack('join', { line, wan: Array(1000).fill('wan0') });
+	await attack('dance', {});
+
+	for (const value of odd)
+		answers.push(await ubus(page, 'bonding', 'check', { config: value }), await ubus(page, 'bonding', 'status', { after: value }));
+
+	assert.equal(await router.run('ls /tmp/owned 2>/dev/null || echo none'), 'none\n');
+	assert.equal(await router.run('md5sum /etc/bonding/private.key /etc/config/bonding'), key);
+
+	const now = await router.status();
+
+	assert.equal(now.pid, old.pid, 'the same process');
+	assert.deepEqual(Object.values(now.links).map(link => link.taken_out), [ false, false ]);
+	assert.ok(now.endpoint.peers[0].since_ms > old.endpoint.peers[0].since_ms, 'and the same session');
+
+	/* Nor has any answer to one who may change everything a secret in it. */
+	for (const method of [ 'status', 'events', 'options', 'check', 'pubkey', 'speedtest_status' ])
+		answers.push(await ubus(page, 'bonding', method, {}));
+
+	for (const secret of await secrets())
+		assert.ok(!JSON.stringify(answers).includes(secret));
+
+	await page.context().close();
+});
+
 test('a read-only account sees the bond and is refused everything else', { skip, timeout: 60000 }, async () => {
-	const page = await logIn('reader', 'secret');
+	const page = await logIn('reader', 'secret', { where: '/admin/network/bonding/status' });
 
 	await open(page, 'network/bonding/status', '.bd-link');
 	assert.equal(await carry(page), 'wan0 wan1');
 	assert.equal(await page.locator('.bd button:not([data-show])').count(), 0);
 
 	/* By itself, past the page. */
-	const answers = await page.evaluate(async () => {
-		const call = async (object, method, params) => {
-			const reply = await fetch(L.env.ubuspath || '/ubus', { method: 'POST', body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'call', params: [ L.env.sessionid, object, method, params ] }) });
-			const answer = await reply.json();
+	const answers = {};
 
-			return answer.error?.code ?? answer.result[0];
-		};
+	for (const [ name, method, params ] of [
+		[ 'status', 'status', { after: 0 } ], [ 'events', 'events', {} ], [ 'progress', 'speedtest_status', {} ],
+		[ 'link', 'link', { name: 'wan0', action: 'down' } ], [ 'reload', 'reload', {} ], [ 'restart', 'restart', {} ],
+		[ 'speed', 'speedtest_start', {} ], [ 'options', 'options', {} ], [ 'check', 'check', {} ], [ 'pubkey', 'pubkey', {} ],
+		[ 'genkey', 'genkey', { replace: true } ], [ 'join', 'join', { line, wan: [ 'wan0' ] } ]
+	])
+		answers[name] = await ubus(page, 'bonding', method, params);
 
-		return {
-			status: await call('bonding', 'status', { after: 0 }),
-			link: await call('bonding', 'link', { name: 'wan0', action: 'down' }),
-			restart: await call('bonding', 'restart', {}),
-			genkey: await call('bonding', 'genkey', { replace: true }),
-			join: await call('bonding', 'join', { line: 'bonding://x', wan: [ 'wan0' ] }),
-			set: await call('uci', 'set', { config: 'bonding', section: 'bond', values: { policy: 'flow' } })
-		};
-	});
+	for (const [ method, params ] of [ [ 'get', {} ], [ 'get', { section: 'bond', option: 'preshared_key' } ], [ 'set', { section: 'bond', values: { policy: 'flow' } } ],
+		[ 'delete', { section: 'bond' } ], [ 'add', { type: 'link' } ] ])
+		answers[`uci ${method} ${params.option || ''}`] = await ubus(page, 'uci', method, { config: 'bonding', ...params });
 
-	/* -32002: access denied. */
-	assert.deepEqual(answers, { status: 0, link: -32002, restart: -32002, genkey: -32002, join: -32002, set: -32002 });
+	answers.file = await ubus(page, 'file', 'read', { path: '/etc/bonding/private.key' });
+	answers.configuration = await ubus(page, 'file', 'read', { path: '/etc/config/bonding' });
+
+	const { status, events, progress, ...others } = answers;
+
+	assert.deepEqual([ status.code, events.code, progress.code ], [ 0, 0, 0 ]);
+	assert.ok(Object.keys(others).length === 16);
+
+	/* Access denied, in the words of uhttpd or of rpcd. */
+	for (const [ name, { code } ] of Object.entries(others))
+		assert.ok([ -32002, 6 ].includes(code), `${name}: ${code}`);
+
 	assert.equal((await router.status()).links.wan0.taken_out, false);
+
+	/* No answer that may be read has a secret in it. */
+	for (const secret of await secrets())
+		assert.ok(!JSON.stringify(answers).includes(secret));
 
 	const setUp = `${LUCI}/admin/network/bonding/config`;
 
