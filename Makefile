@@ -21,7 +21,7 @@ help:
 	@echo 'make deb     a package for Debian: dist/bonding_VERSION_ARCH.deb (ARCH=amd64, arm64 or armhf)'
 	@echo 'make lint    formatting and lints'
 	@echo 'make clean   remove what was built'
-	@echo 'make test-kernel  kernel mode under kernels of Debian in QEMU, fetched by apt (about five minutes)'
+	@echo 'make test-kernel  kernel mode under kernels of Debian in QEMU, fetched by apt (about four minutes)'
 
 build:
 	$(CARGO) build --release

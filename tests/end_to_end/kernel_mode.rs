@@ -17,7 +17,7 @@ use lab::topology::{Plan, Topology};
 use lab::traffic::{Echo, Tcp, Udp};
 use serde_json::Value;
 
-use crate::{network, setup};
+use crate::{demand, network, reached, setup};
 
 /// Long, because a machine without hardware to be virtual in is slow.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -337,8 +337,8 @@ fn the_recipe_of_bondlink_over_tun_devices() {
     if !has_driver(test, "tun") {
         return;
     }
-    // Slow lines, which an emulated machine can fill.
-    let line = LinePlan::new(1, 1, 20);
+    // Its author's.
+    let line = LinePlan::new(12, 12, 20);
     let lines = Scenario { name: "bondlink", lines: vec![line.clone(), line] };
     let Some(network) = network(test, Plan::new(lines.clone())) else { return };
     let mut setup = kernel("tun", "balance-rr");
@@ -360,16 +360,19 @@ fn the_recipe_of_bondlink_over_tun_devices() {
     let names = [0, 1].map(|slave| status["kernel"]["slaves"][slave]["device"].as_str().unwrap_or_default());
     assert_eq!(names, ["tun1", "tun2"]);
     bond.wait_for(End::Server, LIMIT, |status| carriers(status) == [true, true]).expect("it comes up");
-    let transfer = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).streams(8).seconds(8);
-    // Rates are for a person to read: an emulated machine that others keep waiting has no figures of its own.
-    let before = [0, 1].map(|line| network.line(line).counters(Direction::Down).passed);
-    let (down, up) = (goodput(transfer.clone()), goodput(transfer.upload()));
-    println!("{test}: {:.2} Mbit/s down, {:.2} up", down as f64 / 1e6, up as f64 / 1e6);
-    let [first, second] =
-        [0, 1].map(|line| network.line(line).counters(Direction::Down).passed - before[line]);
-    let share = first * 100 / (first + second).max(1);
-    assert!((35..=65).contains(&share), "{first} and {second} packets are not even");
-    assert!(down * 4 > lines.down_rate() && up * 4 > lines.up_rate(), "{down} bit/s down, {up} up");
+    let transfer = Tcp::new(&network.lan, &network.inet, Topology::INET_V4).seconds(5);
+    reached(|| {
+        let before = [0, 1].map(|line| network.line(line).counters(Direction::Down).passed);
+        let (down, up) = (goodput(transfer.clone()), goodput(transfer.clone().upload()));
+        println!("{test}: {:.2} Mbit/s down, {:.2} up", down as f64 / 1e6, up as f64 / 1e6);
+        let [first, second] =
+            [0, 1].map(|line| network.line(line).counters(Direction::Down).passed - before[line]);
+        let share = first * 100 / (first + second).max(1);
+        demand((40..=60).contains(&share), || format!("{first} and {second} packets are not even"))?;
+        // 90 % of the sum and more, as its author has measured.
+        let enough = down * 10 >= lines.down_rate() * 9 && up * 10 >= lines.up_rate() * 9;
+        demand(enough, || format!("{down} bit/s down, {up} up"))
+    });
 }
 
 /// The third recipe, an EdgeRouter and OpenVPN: round-robin over TAP devices, any kernel, nothing encrypted, an MTU that
