@@ -105,6 +105,7 @@ pub fn render(status: &Value, colour: bool) -> String {
             text.push_str(&wrap(problem, 4));
         }
     }
+    render_kernel_mode(&status["kernel"], paint, &mut text);
     render_privileges(status, paint, &mut text);
     render_watchdog(&status["watchdog"], paint, &mut text);
     let peers = endpoint["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -119,6 +120,22 @@ pub fn render(status: &Value, colour: bool) -> String {
         let _ = write!(text, "\n{}", wrap(&format!("dropped: {}", drops.join(", ")), 0));
     }
     text
+}
+
+/// The bonding driver's mode and its slaves, where that driver spreads the packets.
+fn render_kernel_mode(kernel: &Value, paint: Paint, text: &mut String) {
+    let Some(slaves) = kernel["slaves"].as_array() else { return };
+    let devices = string(kernel, "tunnel_type").to_uppercase();
+    let _ = writeln!(text, "  kernel mode: {} over {devices} devices", string(kernel, "bond_mode"));
+    for slave in slaves {
+        let carrier = match slave["carrier"] == true {
+            true => paint.green("carrier"),
+            false => paint.red("no carrier"),
+        };
+        let _ = writeln!(text, "    {}: {carrier}", string(slave, "device"));
+    }
+    let problems = kernel["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    problems.iter().filter_map(Value::as_str).for_each(|problem| text.push_str(&wrap(problem, 4)));
 }
 
 /// One peer of a status that was cleaned, as [`render`] shows it.

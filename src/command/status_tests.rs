@@ -195,3 +195,24 @@ fn another_version_makes_no_panic() {
         assert!(render(&status, false).starts_with("bond: "));
     }
 }
+
+#[test]
+fn kernel_mode_shows_the_drivers_mode_and_its_slaves() {
+    let mut status = client();
+    status["kernel"] = json!({
+        "bond_mode": "balance-rr", "tunnel_type": "tap",
+        "slaves": [
+            { "link": 0, "device": "bond0-adsl1", "carrier": true },
+            { "link": 1, "device": "bond0-lte", "carrier": false }
+        ],
+        "problems": ["there is no room for a device"]
+    });
+    let shown = render(&status, false);
+    let expected = "
+  kernel mode: balance-rr over TAP devices
+    bond0-adsl1: carrier
+    bond0-lte: no carrier
+    there is no room for a device
+";
+    assert!(shown.contains(expected), "{shown}");
+}

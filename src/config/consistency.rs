@@ -198,6 +198,7 @@ fn check_links(sourced: &Sourced, log: &mut Log<'_>) {
             log.error(at(index, option), "is the bond itself");
         }
         check_families(link, index, log);
+        check_name_servers(link, index, log);
         check_link_addresses(link, index, bond, log);
         servers::check_link(link, index, sourced, log);
         if link.servers.is_empty() && config.globals.enabled && log.whole && !given(log, index, "server") {
@@ -305,6 +306,15 @@ fn check_link_addresses(link: &Link, index: Option<usize>, bond: &Interface, log
         }
         if gateway == net.address {
             log.error(at(index, option), format!("'{gateway}' is this link's own address"));
+        }
+    }
+}
+
+fn check_name_servers(link: &Link, index: Option<usize>, log: &mut Log<'_>) {
+    for address in &link.name_servers {
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            let message = format!("'{address}' is not a name server that can be asked through the link");
+            log.error(at(index, "dns"), message);
         }
     }
 }

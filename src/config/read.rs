@@ -362,6 +362,7 @@ fn read_link(
         ip6addr: reader.networks("ip6addr").pop(),
         ip6gateway: reader.address("ip6gateway"),
         servers,
+        name_servers: reader.addresses("dns"),
         remote_port: reader.one("remote_port", value::port).unwrap_or(defaults.remote_port),
         local_port: reader.one("local_port", value::port),
         mark: reader.one("mark", value::mark).unwrap_or_else(|| counted_mark(globals.mark_base, position)),

@@ -169,7 +169,7 @@ fn every_option_reaches_the_result() {
              option link_script /l\n option hook_timeout 3\n option bond_mode balance-xor\n option xmit_hash_policy layer2+3\n \
              option tunnel_type tap\n option arp_interval 300\n option arp_ip_target 10.0.0.1"
         ),
-        " option server '192.0.2.1 other.example'\n option remote_port 8\n option local_port 9\n option ipaddr 192.168.1.2/24\n \
+        " option server '192.0.2.1 other.example'\n option dns '192.0.2.53 2001:db8::53'\n option remote_port 8\n option local_port 9\n option ipaddr 192.168.1.2/24\n \
          option gateway 192.168.1.1\n option ip6addr 2001:db8::2/64\n option ip6gateway fe80::1\n option mark 0x42\n \
          option routing_table 77\n option tunnel t0\n option active 1\n option priority 2\n option upload 5mbit\n \
          option download 20m\n option mtu 1492\n option quota 10G\n option quota_reset_day 31\n option keepalive 500ms\n\
@@ -228,6 +228,7 @@ fn every_option_reaches_the_result() {
     assert_eq!((link.remote_port, link.local_port), (8, Some(9)));
     assert_eq!((link.ipaddr, link.gateway), (Some(net("192.168.1.2/24")), Some(address("192.168.1.1"))));
     assert_eq!((link.ip6addr, link.ip6gateway), (Some(net("2001:db8::2/64")), Some(address("fe80::1"))));
+    assert_eq!(link.name_servers, [address("192.0.2.53"), address("2001:db8::53")]);
     assert_eq!((link.mark, &link.table), (Mark { value: 0x42, mask: u32::MAX }, &Table::Number(77)));
     assert_eq!((link.tunnel.as_deref(), link.active, link.priority), (Some("t0"), true, 2));
     assert_eq!((link.upload, link.download), (Some(Rate(5_000_000)), Some(Rate(20_000_000))));

@@ -312,6 +312,8 @@ pub struct Link {
     pub ip6gateway: Option<IpAddr>,
     /// The server, its own or the bond's. Empty only while the daemon is not `enabled`.
     pub servers: Vec<Host>,
+    /// The name servers that are asked for the server's name; those of the interface where there are none.
+    pub name_servers: Vec<IpAddr>,
     /// The server's UDP port, its own or the bond's.
     pub remote_port: u16,
     /// The local UDP port; any free one if `None`.

@@ -14,8 +14,8 @@ use std::time::Duration;
 use super::control::LinkAction;
 use super::desired::{self, Tunnel};
 use super::mapping;
+use super::names::{Names, Query};
 use super::outside::Exit;
-use super::places::Names;
 use super::quota::{self, Quotas};
 use super::status::LinkPlace;
 use crate::bond::status::EndpointStatus;
@@ -24,6 +24,7 @@ use crate::config::key::{PublicKey, Secret};
 use crate::config::value::Host;
 use crate::config::{self, Config};
 use crate::io::Driver;
+use crate::net::dns::Answer;
 use crate::net::source::LinkPath;
 use crate::net::{Desired, Family};
 use link::Link;
@@ -180,9 +181,9 @@ impl Client {
         self.links.iter().map(|link| (link.id, &link.config))
     }
 
-    /// The names of servers.
-    pub fn names_mut(&mut self) -> &mut Names {
-        &mut self.names
+    /// Takes the answer to one of [`Client::queries`]. Returns whether something has changed.
+    pub fn take_addresses(&mut self, query: &Query, answer: Result<Answer, String>, now: Time) -> bool {
+        self.names.answer(&query.link, &query.name, answer, now)
     }
 
     /// Takes the answer to where a link is. Returns whether it has moved.
@@ -201,6 +202,7 @@ impl Client {
             return false;
         }
         link.place = place;
+        self.names.renew(name);
         true
     }
 
@@ -367,13 +369,12 @@ impl Client {
     }
 
     fn take_links(&mut self, config: &Config, driver: &mut Driver, now: Time) {
-        let hosts =
-            config.servers.iter().flat_map(|server| server.links.values()).flat_map(|(hosts, _)| hosts);
-        let names = hosts.filter_map(|host| match host {
-            Host::Name(name) => Some(name.clone()),
+        let hosts = config.servers.iter().flat_map(|server| &server.links);
+        let hosts = hosts.flat_map(|(link, (hosts, _))| hosts.iter().map(move |host| (link, host)));
+        self.names.retain(hosts.filter_map(|(link, host)| match host {
+            Host::Name(name) => Some((link.clone(), name.clone())),
             Host::Address(_) => None,
-        });
-        self.names.retain(names);
+        }));
 
         let mut before = std::mem::take(&mut self.links);
         let kept = |link: &Link| config.links.iter().any(|wanted| wanted.name == link.config.name);

@@ -34,7 +34,8 @@ fn client(config: &Config) -> Client {
     for (id, link) in (0..).zip(&config.links) {
         client.links.push(Link::new(id, link.clone(), 5_000 + u32::from(id), Time::ZERO));
     }
-    client.names.retain(["vpn.example".to_owned()].into_iter());
+    let names = config.links.iter().map(|link| (link.name.clone(), "vpn.example".to_owned()));
+    client.names.retain(names);
     client
 }
 
@@ -44,8 +45,12 @@ fn at(device: &str, addresses: &[&str]) -> Placing {
         prefix_len: 24,
         gateway: Some(if address.contains(':') { "fe80::1" } else { "192.168.0.1" }.parse().unwrap()),
     };
-    let resolved =
-        Resolved { up: true, device: Some(device.to_owned()), paths: addresses.iter().map(path).collect() };
+    let resolved = Resolved {
+        up: true,
+        device: Some(device.to_owned()),
+        paths: addresses.iter().map(path).collect(),
+        ..Resolved::default()
+    };
     Placing::At(Place { resolved, index: u32::from(device.as_bytes().last().copied().unwrap_or(0)) })
 }
 
@@ -122,10 +127,15 @@ fn a_link_that_cannot_send_says_why() {
     assert_eq!(why(&client), "device 'eth0' has no address");
     client.set_place("a", at("eth0", &["192.168.0.2"]));
     assert_eq!(why(&client), "resolving the server's name 'vpn.example'");
-    client.names.due(false, Time::ZERO);
-    client.names.answer("vpn.example", Err(std::io::Error::other("no such host")), Time::ZERO);
+    let query = client.queries(Time::ZERO).into_iter().find(|query| query.link == "a").unwrap();
+    assert_eq!(query.way.device.as_deref(), Some("eth0"));
+    assert_eq!(query.way.mark, Some(config.links[0].mark.value));
+    assert_eq!((query.way.sources.len(), query.exclusive), (1, false));
+    assert!(client.queries(Time::ZERO).is_empty(), "the answers are on their way");
+    client.take_addresses(&query, Err("no such host".into()), Time::ZERO);
     assert_eq!(why(&client), "the server's name 'vpn.example' cannot be resolved: no such host");
-    client.names.answer("vpn.example", Ok(vec!["2001:db8::1".parse().unwrap()]), Time::ZERO);
+    let answer = Answer { addresses: vec!["2001:db8::1".parse().unwrap()], ttl: Duration::ZERO };
+    client.take_addresses(&query, Ok(answer), Time::ZERO);
     assert_eq!(why(&client), "it has no address of the server's IP version");
     client.set_place("a", at("eth0", &["192.168.0.2", "2001:db8:7::2"]));
     assert_eq!(wanted(&client, "a").unwrap().1.to_string(), "[2001:db8::1]:5510");

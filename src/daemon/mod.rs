@@ -5,7 +5,7 @@
 //! * [`client`] and [`server`]: the two roles.
 //! * [`servers`]: which of several servers a client is at.
 //! * [`network`]: a task that keeps addresses, routes and rules as they shall be; [`desired`] says how that is.
-//! * [`places`]: where links and servers are, asked in the background.
+//! * [`places`] and [`names`]: where links and servers are, asked in the background.
 //! * [`kernel`]: kernel mode's bonding device and its slaves.
 //! * [`mapping`]: the configuration in the core's terms; [`reload`]: what of it can change.
 //! * [`runner`]: a process of its own for everything that is executed.
@@ -23,6 +23,7 @@ pub mod kernel;
 mod log;
 pub mod mapping;
 pub mod metrics;
+pub mod names;
 pub mod network;
 pub mod outside;
 pub mod places;

@@ -26,6 +26,7 @@ use super::control::Control;
 use super::desired::{self, Tunnel};
 use super::events::{Events, unix_ms};
 use super::kernel::KernelBond;
+use super::names::{self, Query};
 use super::network::{Network, Progress};
 use super::reload::Outcome;
 use super::runner::{self, Hook, Runner};
@@ -35,12 +36,13 @@ use super::servers::Servers;
 use super::speedtest::{Pinning, Responder};
 use super::start::{Options, StartError};
 use super::watchdog::Watchdog;
-use super::{firewall, metrics, places};
+use super::{firewall, metrics};
 use crate::bond::{PeerId, Time};
 use crate::config::{Config, Role};
 use crate::io::confine::Confined;
 use crate::io::timer::now;
 use crate::io::{Driver, Keeper, Tun, TunOptions};
+use crate::net::dns::Answer;
 use crate::net::sysctl::{self, Switch};
 use crate::net::{Family, Netlink};
 
@@ -53,7 +55,7 @@ const SERVER: &str = "server";
 /// What other tasks tell the loop.
 enum Message {
     Placed(String, Placing),
-    Named(String, io::Result<Vec<std::net::IpAddr>>),
+    Named(Query, Result<Answer, String>),
     /// Somebody wants the figures.
     Metrics(oneshot::Sender<String>),
     /// A speed test's connection is to stay on a link.
@@ -308,6 +310,22 @@ impl Daemon {
         if let Side::Client(client) = &mut self.side {
             client.connect(&mut self.driver, now());
         }
+        self.ask_for_names();
+    }
+
+    /// Asks for the servers' names where that is due, once the links' routes are set.
+    fn ask_for_names(&mut self) {
+        let Side::Client(client) = &mut self.side else { return };
+        if self.settling.is_some() {
+            return;
+        }
+        for query in client.queries(now()) {
+            let tell = self.tell.clone();
+            tokio::spawn(async move {
+                let answer = names::lookup(&query).await;
+                let _ = tell.send(Message::Named(query, answer)).await;
+            });
+        }
     }
 
     fn take_progress(&mut self, progress: Progress) {
@@ -345,9 +363,9 @@ impl Daemon {
                     self.follow();
                 }
             }
-            Message::Named(name, answer) => {
+            Message::Named(query, answer) => {
                 if let Side::Client(client) = &mut self.side
-                    && client.names_mut().answer(&name, answer, now())
+                    && client.take_addresses(&query, answer, now())
                 {
                     self.follow();
                 }
@@ -367,18 +385,11 @@ impl Daemon {
         self.sweep_told();
         self.watch(now);
         self.keep_clock(now);
+        self.ask_for_names();
         let client = match &mut self.side {
             Side::Client(client) => client,
             Side::Server(server) => return server.tick(&mut self.driver),
         };
-        let answering = client.is_up();
-        for name in client.names_mut().due(answering, now) {
-            let tell = self.tell.clone();
-            tokio::spawn(async move {
-                let answer = places::lookup(&name).await;
-                let _ = tell.send(Message::Named(name, answer)).await;
-            });
-        }
         let turned = client.tick(now);
         let used_up = client.meter(&mut self.driver, unix_ms(), now);
         for save in client.quotas_mut().due(now) {

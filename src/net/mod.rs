@@ -9,6 +9,7 @@
 //! * [`watch`] tells when somebody else changes something, [`snapshot`] what there is.
 //! * [`netifd`] finds device, address and gateway of a link, [`sysctl`] sets a few switches of a device.
 //! * [`nftables`] keeps the server's table of translations.
+//! * [`resolver`] asks for the addresses of a name through one link, in the words of [`dns`]; [`nameservers`] knows whom else.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,11 +19,14 @@ use serde::{Serialize, Serializer};
 
 pub mod addresses;
 pub mod bonding;
+pub mod dns;
 pub mod links;
 mod message;
+pub mod nameservers;
 pub mod netifd;
 mod netlink;
 pub mod nftables;
+pub mod resolver;
 pub mod routes;
 pub mod rules;
 pub mod snapshot;

@@ -17,7 +17,7 @@ use tokio::net::unix::pipe;
 
 use super::netlink::Netlink;
 use super::snapshot::Interfaces;
-use super::{Error, Family, Prefix};
+use super::{Error, Family, Prefix, nameservers};
 
 /// How long `ubus` may take. It answers within milliseconds unless ubusd hangs.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const MAX_OUTPUT: usize = 256 * 1024;
 
 /// Where a link is at the moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
     /// Whether the interface is up.
     pub up: bool,
@@ -35,6 +35,9 @@ pub struct Resolved {
     pub device: Option<String>,
     /// Addresses to send from, the preferred one of each family first.
     pub paths: Vec<Path>,
+    /// The interface's name servers, as far as netifd knows them.
+    #[serde(default)]
+    pub name_servers: Vec<IpAddr>,
 }
 
 impl Resolved {
@@ -219,14 +222,17 @@ struct Status {
     ipv6_address: Vec<StatusAddress>,
     ipv6_prefix_assignment: Vec<StatusAssignment>,
     route: Vec<StatusRoute>,
+    dns_server: Vec<String>,
     inactive: Inactive,
 }
 
-/// What netifd knows and has not set, as the default route of an interface with `option defaultroute '0'`.
+/// What netifd knows and has not set, as the default route of an interface with `option defaultroute '0'`, and the name
+/// servers with `option peerdns '0'`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "kebab-case")]
 struct Inactive {
     route: Vec<StatusRoute>,
+    dns_server: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -288,7 +294,13 @@ fn parse_status(text: &[u8]) -> Result<Resolved, serde_json::Error> {
             gateway: gateway(address.address).filter(|next| Some(*next) != address.ptpaddress),
         })
         .collect();
-    Ok(Resolved { up: status.up, device: status.l3_device.or(status.device), paths })
+    let known = |servers: &[String]| servers.iter().filter_map(|text| nameservers::address(text)).collect();
+    let mut name_servers: Vec<IpAddr> = known(&status.dns_server);
+    // Not for the router's own use, but they answer those who come through the interface.
+    if name_servers.is_empty() {
+        name_servers = known(&status.inactive.dns_server);
+    }
+    Ok(Resolved { up: status.up, device: status.l3_device.or(status.device), paths, name_servers })
 }
 
 /// Device, address and gateway as the configuration gives them; what it leaves out, the kernel knows.
@@ -320,7 +332,7 @@ impl Static {
         let Some(interface) = interface else {
             return match &self.device {
                 Some(device) => Err(ResolveError::NoDevice(device.clone())),
-                None => Ok(Resolved { up: false, device: None, paths: Vec::new() }),
+                None => Ok(Resolved::default()),
             };
         };
         let candidates: Vec<_> = match self.address {
@@ -345,7 +357,8 @@ impl Static {
             })
             .collect();
         let link = &interface.link;
-        Ok(Resolved { up: link.up && link.carrier, device: Some(link.name.clone()), paths })
+        let (up, device) = (link.up && link.carrier, Some(link.name.clone()));
+        Ok(Resolved { up, device, paths, ..Resolved::default() })
     }
 }
 

@@ -29,7 +29,8 @@ const DHCP: &str = r#"{
     "route": [ { "target": "10.0.0.0", "mask": 8, "nexthop": "192.168.1.3", "source": "192.168.1.10/32" } ],
     "inactive": {
         "ipv4-address": [ ],
-        "route": [ { "target": "0.0.0.0", "mask": 0, "nexthop": "192.168.1.1", "source": "192.168.1.10/32" } ]
+        "route": [ { "target": "0.0.0.0", "mask": 0, "nexthop": "192.168.1.1", "source": "192.168.1.10/32" } ],
+        "dns-server": [ "192.168.1.1", "fe80::1%eth2", "?" ]
     },
     "data": { "leasetime": 43200 }
 }"#;
@@ -70,6 +71,7 @@ fn pppoe() {
         up: true,
         device: Some("pppoe-wan".to_owned()),
         paths: vec![path("203.0.113.77", 32, None)],
+        name_servers: vec![ip("198.51.100.1")],
     };
     assert_eq!(resolved, expected);
 }
@@ -80,6 +82,7 @@ fn dhcp_without_default_route() {
     assert_eq!(resolved.device.as_deref(), Some("eth2"));
     assert_eq!(resolved.paths, [path("192.168.1.10", 24, Some("192.168.1.1"))]);
     assert_eq!(resolved.path(Family::V6), None);
+    assert_eq!(resolved.name_servers, [ip("192.168.1.1"), ip("fe80::1")], "with `option peerdns '0'`");
 }
 
 #[test]
@@ -99,7 +102,7 @@ fn ipv6_with_source_routes() {
 fn an_interface_that_is_down() {
     let text = r#"{ "up": false, "pending": true, "available": true, "proto": "dhcp", "device": "eth1", "data": { } }"#;
     let resolved = parse_status(text.as_bytes()).unwrap();
-    assert_eq!(resolved, Resolved { up: false, device: Some("eth1".to_owned()), paths: vec![] });
+    assert_eq!(resolved, Resolved { device: Some("eth1".to_owned()), ..Resolved::default() });
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod kernel_mode;
 mod kill;
 mod many_peers;
 mod mtu;
+mod names;
 mod peers;
 mod privileges;
 mod rekey;

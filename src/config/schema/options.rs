@@ -487,6 +487,12 @@ const LINK: &[OptionSpec] = &[
         "",
         "The server's addresses or names for this link; without it, those of the bond.",
     )),
+    list(advanced(
+        "dns",
+        Kind::Address,
+        "",
+        "The name servers to ask, through this link, for the server's name; without it, those of the interface.",
+    )),
     option(
         "remote_port",
         Kind::Port,

@@ -1,14 +1,16 @@
-//! From which socket to which of the server's addresses each link sends.
+//! From which socket to which of the server's addresses each link sends, and how it asks for them.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::Client;
 use super::link::Link;
-use crate::bond::{LinkState, Path};
+use crate::bond::{LinkState, Path, Time};
 use crate::config;
 use crate::config::value::Host;
+use crate::daemon::names::Query;
 use crate::io::SocketOptions;
-use crate::net::Family;
+use crate::net::resolver::Way;
+use crate::net::{Family, Prefix};
 
 impl Client {
     /// From which socket to which address a link is to send; otherwise why it cannot.
@@ -34,11 +36,9 @@ impl Client {
         };
         let Some((local, remote)) = chosen else { return Err(self.no_server(link)) };
 
-        let shared = |other: &Link| other.id != link.id && other.device() == Some(device);
-        let own_device = !self.links.iter().any(shared);
         let port = link.config.local_port.unwrap_or(0);
         let mut options = SocketOptions::new(SocketAddr::new(*local, port));
-        options.device = own_device.then(|| device.clone());
+        options.device = self.own_device(link).cloned();
         options.mark = Some(link.config.mark.value);
         Ok((options, *remote))
     }
@@ -72,6 +72,45 @@ impl Client {
         self.links.iter().any(|link| link.place.as_ref().is_ok_and(|place| place.resolved.up))
     }
 
+    /// The device of a link, if no other link has it: to that its sockets are bound.
+    fn own_device<'a>(&self, link: &'a Link) -> Option<&'a String> {
+        let device = link.device()?;
+        let shared = |other: &Link| other.id != link.id && other.device() == Some(device);
+        (!self.links.iter().any(shared)).then_some(device)
+    }
+
+    /// The servers' names that links have to ask for now. Their routes must be set.
+    pub fn queries(&mut self, now: Time) -> Vec<Query> {
+        let can_ask = |link: &Link| {
+            !link.taken_out
+                && link
+                    .place
+                    .as_ref()
+                    .is_ok_and(|place| place.resolved.up && !place.resolved.paths.is_empty())
+        };
+        let of = |name: &str| self.links.iter().find(|link| link.config.name == name);
+        let is_answered = |name: &str| of(name).filter(|link| can_ask(link)).map(Link::is_alive);
+        let due = self.names.due(is_answered, now);
+        due.into_iter().filter_map(|(link, name)| self.query(of(&link)?, name)).collect()
+    }
+
+    fn query(&self, link: &Link, name: String) -> Option<Query> {
+        let place = link.place.as_ref().ok()?;
+        let configured = &link.config.name_servers;
+        let exclusive = !configured.is_empty();
+        let servers = if exclusive { configured } else { &place.resolved.name_servers };
+        let sources = Family::ALL.into_iter().filter_map(|family| place.resolved.path(family));
+        let way = Way {
+            device: self.own_device(link).cloned(),
+            index: place.index,
+            mark: Some(link.config.mark.value),
+            sources: sources.map(|path| path.address).collect(),
+            servers: servers.clone(),
+        };
+        let networks = place.resolved.paths.iter().map(|path| Prefix::new(path.address, path.prefix_len));
+        Some(Query { link: link.config.name.clone(), name, way, networks: networks.collect(), exclusive })
+    }
+
     /// All pairs of an address of the link and one of the server, in the order of the configuration.
     pub(super) fn candidates(&self, link: &Link) -> Vec<(IpAddr, SocketAddr)> {
         self.pairs(link, &link.config.servers, link.config.remote_port)
@@ -88,7 +127,7 @@ impl Client {
         for host in hosts {
             let addresses = match host {
                 Host::Address(address) => std::slice::from_ref(address),
-                Host::Name(name) => self.names.addresses(name),
+                Host::Name(name) => self.names.addresses(&link.config.name, name),
             };
             for address in addresses {
                 if let Some(path) = place.resolved.path(Family::of(*address)) {
@@ -104,8 +143,8 @@ impl Client {
         for host in &link.config.servers {
             match host {
                 Host::Address(_) => known = true,
-                Host::Name(name) => match self.names.error(name) {
-                    _ if !self.names.addresses(name).is_empty() => known = true,
+                Host::Name(name) => match self.names.error(&link.config.name, name) {
+                    _ if !self.names.addresses(&link.config.name, name).is_empty() => known = true,
                     Some(error) => return format!("the server's name '{name}' cannot be resolved: {error}"),
                     None => return format!("resolving the server's name '{name}'"),
                 },

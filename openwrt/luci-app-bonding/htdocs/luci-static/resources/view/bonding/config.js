@@ -53,7 +53,7 @@ const SECTIONS = {
 const TITLES = {
 	'enabled': _('Enabled'), 'cipher': _('Cipher'), 'log_level': _('Log'), 'role': _('Role'), 'mode': _('Mode'),
 	'listen_port': _('Ports'), 'listen_address': _('Addresses'), 'public_address': _('Reached at'), 'client_to_client': _('Between routers'),
-	'server': _('Server'), 'remote_port': _('Port of the server'), 'public_key': _('Public key of the other end'),
+	'server': _('Server'), 'dns': _('Name servers'), 'remote_port': _('Port of the server'), 'public_key': _('Public key of the other end'),
 	'preshared_key': _('Pre-shared key'), 'private_key': _('Private key'), 'private_key_file': _('File of the private key'),
 	'ipaddr': _('IPv4 address'), 'netmask': _('Netmask'), 'ip6addr': _('IPv6 address'), 'remote_ipaddr': _('Address of the server in the bond'),
 	'ifname': _('Device'), 'device': _('Device'), 'interface': _('Interface'), 'gateway': _('IPv4 gateway'), 'ip6gateway': _('IPv6 gateway'),
