@@ -269,12 +269,7 @@ impl KernelBond {
             carrier: slave.carrier,
         };
         KernelStatus {
-            bond_mode: match self.options.mode {
-                BondMode::BalanceRr => "balance-rr",
-                BondMode::BalanceXor => "balance-xor",
-                BondMode::ActiveBackup => "active-backup",
-                BondMode::Broadcast => "broadcast",
-            },
+            bond_mode: mode_name(self.options.mode),
             tunnel_type: match self.options.tunnel_type {
                 TunnelType::Tun => "tun",
                 TunnelType::Tap => "tap",
@@ -342,6 +337,28 @@ pub fn device_name(ifname: &str, suffix: &str, link: LinkId) -> String {
     let mut name = ifname.to_owned();
     while name.len() + number.len() > MAX_NAME_LEN && name.pop().is_some() {}
     name + &number
+}
+
+/// What [`KernelBond::make`] would make of these options, and the kind of its slaves, for a person.
+pub fn describe(options: &config::KernelBond) -> (String, &'static str) {
+    let monitor = match options.arp_interval {
+        0 => format!("miimon {}", options.miimon),
+        interval => format!("arp_interval {interval}"),
+    };
+    let kind = match options.tunnel_type {
+        TunnelType::Tun => "TUN",
+        TunnelType::Tap => "TAP",
+    };
+    (format!("{}, {monitor}", mode_name(options.mode)), kind)
+}
+
+fn mode_name(mode: BondMode) -> &'static str {
+    match mode {
+        BondMode::BalanceRr => "balance-rr",
+        BondMode::BalanceXor => "balance-xor",
+        BondMode::ActiveBackup => "active-backup",
+        BondMode::Broadcast => "broadcast",
+    }
 }
 
 fn settings(options: &config::KernelBond, address: [u8; 6]) -> BondSettings {
@@ -433,12 +450,14 @@ mod tests {
             arp_interval: 0,
             arp_ip_targets: Vec::new(),
         };
+        assert_eq!(describe(&options), ("balance-xor, miimon 70".to_owned(), "TUN"));
         let found = settings(&options, [2; 6]);
         assert_eq!((found.mode, found.hash), (Mode::BalanceXor, bonding::HashPolicy::Layer23));
         assert_eq!((found.monitor, found.address), (Monitor::Carrier(70), None));
         options.tunnel_type = TunnelType::Tap;
         options.arp_interval = 200;
         options.arp_ip_targets = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        assert_eq!(describe(&options), ("balance-xor, arp_interval 200".to_owned(), "TAP"));
         let found = settings(&options, [2; 6]);
         assert_eq!(found.monitor, Monitor::Arp(200, vec!["10.0.0.1".parse().unwrap()]));
         assert_eq!(found.address, Some([2; 6]));

@@ -95,6 +95,15 @@ fn a_stopped_daemon_leaves_nothing_behind() {
         "{anew}"
     );
     assert!(plan(&bond, &["--stop"]).contains("nothing"));
+
+    // Kernel mode, which no start could have here: the driver may be missing.
+    let text = std::fs::read_to_string(&file).expect("the configuration");
+    let kernel_file = format!("{file}.kernel");
+    let option = "config globals 'globals'\n\toption mode 'kernel'\n";
+    std::fs::write(&kernel_file, text.replacen("config globals 'globals'\n", option, 1)).expect("written");
+    let kernel = bond.execute(End::Client, &["plan", &kernel_file]).expect("a plan");
+    assert!(kernel.contains("create bonding device bond0: balance-rr, miimon 100"), "{kernel}");
+    assert_eq!(kernel.matches(", a slave of bond0").count(), 2, "{kernel}");
     assert_eq!([state(&network.router), state(&network.server)], before);
 }
 

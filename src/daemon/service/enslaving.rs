@@ -7,11 +7,12 @@ use crate::bond::keys::PrivateKey;
 use crate::bond::{LinkId, PeerId};
 use crate::config::Config;
 use crate::config::key::Secret;
+use crate::daemon::client::Client;
 use crate::daemon::kernel::{KernelBond, KernelError, Wanted, device_name};
 use crate::io::Driver;
 
 /// The number that a client gives to its first link.
-const FIRST_LINK: LinkId = 0;
+pub(super) const FIRST_LINK: LinkId = 0;
 
 impl Daemon {
     /// Gives new links their devices, takes away those of old ones, and sets the carriers.
@@ -82,23 +83,29 @@ fn only_peer(side: &Side) -> Option<PeerId> {
 fn wanted(kernel: &KernelBond, config: &Config, side: &Side, driver: &Driver) -> Vec<Wanted> {
     let ifname = &config.bond.ifname;
     match side {
-        Side::Client(client) => {
-            let wanted = client.numbered_links().map(|(link, config)| {
-                let given = config.tunnel.clone();
-                let device = given.unwrap_or_else(|| device_name(ifname, &config.name, link));
-                Wanted { link, device, priority: config.priority }
-            });
-            wanted.collect()
-        }
+        Side::Client(client) => clients_devices(client, ifname).collect(),
         Side::Server(server) => {
             let known = server.first().into_iter().flat_map(|peer| driver.endpoint().links(peer));
             let known = known.map(|link| (link.id, link.priority));
             let kept = kernel.links().chain([FIRST_LINK]).map(|link| (link, u8::MAX));
             // What is known counts more than what is kept.
             let links: BTreeMap<LinkId, u8> = kept.chain(known).collect();
-            let device = |link: LinkId| device_name(ifname, &link.to_string(), link);
-            let wanted = |(link, priority)| Wanted { link, device: device(link), priority };
+            let wanted = |(link, priority)| Wanted { link, device: servers_device(ifname, link), priority };
             links.into_iter().map(wanted).collect()
         }
     }
+}
+
+/// What a client's links shall have, in their order.
+pub(super) fn clients_devices(client: &Client, ifname: &str) -> impl Iterator<Item = Wanted> {
+    client.numbered_links().map(move |(link, config)| {
+        let given = config.tunnel.clone();
+        let device = given.unwrap_or_else(|| device_name(ifname, &config.name, link));
+        Wanted { link, device, priority: config.priority }
+    })
+}
+
+/// What a link has on a server, which does not know its name.
+pub(super) fn servers_device(ifname: &str, link: LinkId) -> String {
+    device_name(ifname, &link.to_string(), link)
 }

@@ -5,13 +5,15 @@ use std::io;
 use nix::net::if_::if_nametoindex;
 use zeroize::Zeroizing;
 
+use super::enslaving::{FIRST_LINK, clients_devices, servers_device};
 use super::placing;
 use super::starting::{FIRST_MTU, new_endpoint};
 use crate::config::key::Secret;
 use crate::config::value::Host;
-use crate::config::{Config, Role, Script};
+use crate::config::{Config, Mode, Role, Script};
 use crate::daemon::client::Client;
 use crate::daemon::desired::{self, Tunnel};
+use crate::daemon::kernel;
 use crate::daemon::start::StartError;
 use crate::io::Driver;
 use crate::io::timer::now;
@@ -31,14 +33,26 @@ pub async fn start(config: &Config) -> Result<Vec<String>, StartError> {
     let present = if_nametoindex(bond.ifname.as_str()).ok();
     let tunnel = Tunnel { index: present.unwrap_or(NO_INDEX), mtu: bond.mtu.unwrap_or(FIRST_MTU) };
     lines.extend(script(&bond.hooks.preup));
-    if present.is_none() {
-        lines.push(format!("create TUN device {}", bond.ifname));
+    let in_kernel = config.globals.mode == Mode::Kernel;
+    match present {
+        None if in_kernel => {
+            let (what, _) = kernel::describe(&bond.kernel);
+            lines.push(format!("create bonding device {}: {what}", bond.ifname));
+        }
+        None => lines.push(format!("create TUN device {}", bond.ifname)),
+        Some(_) => {}
     }
 
     let netlink = Netlink::open()?;
     let (mut at_once, mut answered) = (Desired::default(), Desired::default());
     match config.globals.role {
-        Role::Server => at_once = desired::server(config, tunnel),
+        Role::Server => {
+            if in_kernel {
+                lines.extend(slave(config, &servers_device(&bond.ifname, FIRST_LINK)));
+                lines.push("create one more for each further link of the client".to_owned());
+            }
+            at_once = desired::server(config, tunnel);
+        }
         Role::Client => {
             // Nobody is called, so that any key will do.
             let mut key = Zeroizing::new([0; 32]);
@@ -48,6 +62,10 @@ pub async fn start(config: &Config) -> Result<Vec<String>, StartError> {
             let endpoint = new_endpoint(config, &key, None, now())?;
             let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
             if let Some(mut client) = Client::new(config, &mut driver, now()) {
+                if in_kernel {
+                    let devices = clients_devices(&client, &bond.ifname);
+                    lines.extend(devices.flat_map(|wanted| slave(config, &wanted.device)));
+                }
                 placing::place_now(&mut client, &netlink, None, config.globals.route_protocol).await;
                 client.set_up(false);
                 at_once = client.desired(config, tunnel).0;
@@ -115,11 +133,20 @@ pub async fn stop(config: &Config) -> Result<Vec<String>, StartError> {
     let mut lines: Vec<String> = script(&hooks.predown).collect();
     let owned = reconciler.list_owned().await?;
     lines.extend(owned.lines(&actual.links).into_iter().map(|line| format!("remove {line}")));
-    if present {
+    if present && config.globals.mode == Mode::Kernel {
+        lines.push(format!("remove bonding device {} and its slaves", config.bond.ifname));
+    } else if present {
         lines.push(format!("remove TUN device {}", config.bond.ifname));
     }
     lines.extend(script(&hooks.down));
     Ok(lines)
+}
+
+/// Kernel mode's device of a link, if it is not there.
+fn slave(config: &Config, device: &str) -> Option<String> {
+    let (_, kind) = kernel::describe(&config.bond.kernel);
+    let absent = if_nametoindex(device).is_err();
+    absent.then(|| format!("create {kind} device {device}, a slave of {}", config.bond.ifname))
 }
 
 /// The links' sockets, or why they have none.
