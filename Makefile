@@ -15,7 +15,7 @@ help:
 	@echo '                  SCENARIOS=more: other lines and other loads (about ten minutes)'
 	@echo 'make bench-core   instructions for each packet, the same in every run (about two minutes; needs valgrind)'
 	@echo 'make test-openwrt ROOTFS=FILE    the package on a real OpenWrt, from install to remove (about two minutes)'
-	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go (about four minutes)'
+	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go, and a server with many routers (six minutes)'
 	@echo 'make cross TARGET=mipsel        a static program for a router: x86_64, aarch64, armv7hf, mipsel, mips'
 	@echo 'make ipk ARCH=mipsel_24kc       its packages for opkg; make apk for apk (OpenWrt 25.12 and later)'
 	@echo 'make deb     a package for Debian: dist/bonding_VERSION_ARCH.deb (ARCH=amd64, arm64 or armhf)'
@@ -48,11 +48,14 @@ bench-core:
 	$(CARGO) bench --bench instructions -- $(CORE)
 
 # Needs root for the others' packages to be installed on Debian; skips what is missing.
+# RAW='--document docs/performance.md' renews the document.
+RAW ?=
+
 bench-raw:
 	$(CARGO) build --release --bin bonding
 	$(CARGO) build --release --package lab --bin bench-raw
-	@target/release/bench-raw target/release/bonding --json target/bench-raw.json
-	$(CARGO) bench $(PROFILE) --bench many_peers -- $(CURDIR)/target/release/bonding
+	@target/release/bench-raw target/release/bonding --json target/bench-raw.json $(RAW)
+	$(CARGO) bench $(PROFILE) --bench many_peers -- $(CURDIR)/target/release/bonding $(RAW)
 
 .PHONY: cross test-cross sizes test-openwrt ipk apk
 

@@ -10,18 +10,17 @@
 
 mod pair;
 
-use std::fs;
 use std::hint::black_box;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use bonding::bond::aead::AeadKey;
 use bonding::bond::cipher::Cipher;
+use lab::document::renew;
 use pair::{BURST, PACKET, Pair};
 
 /// Bursts that are counted.
 const BURSTS: usize = 200;
-const BEGIN: &str = "<!-- bench-core begins -->";
-const END: &str = "<!-- bench-core ends -->";
 
 /// What is counted: what it is called, and the function in which callgrind counts.
 const COUNTED: [(&str, &str, u8); 6] = [
@@ -55,7 +54,13 @@ fn main() -> ExitCode {
     match measure() {
         Ok(table) => {
             print!("{table}");
-            document.map_or(ExitCode::SUCCESS, |document| renew(document, &table))
+            match document.map_or(Ok(()), |document| renew(Path::new(document), "bench-core", &table)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("instructions: {error}");
+                    ExitCode::FAILURE
+                }
+            }
         }
         Err(why) => {
             eprintln!("instructions: {why}");
@@ -128,27 +133,4 @@ fn count(function: &str, links: u8, bursts: usize) -> Result<u64, String> {
     let collected = said.lines().find_map(|line| line.split_once("Collected : "));
     let count = collected.and_then(|(_, number)| number.trim().parse().ok());
     count.filter(|count| *count > 0).ok_or_else(|| format!("callgrind found no function {function}"))
-}
-
-/// Puts the table between its marks.
-fn renew(document: &str, table: &str) -> ExitCode {
-    let text = match fs::read_to_string(document) {
-        Ok(text) => text,
-        Err(error) => {
-            eprintln!("{document}: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let parts = text.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
-    let Some((head, tail)) = parts else {
-        eprintln!("{document} has no marks '{BEGIN}' and '{END}'");
-        return ExitCode::FAILURE;
-    };
-    match fs::write(document, format!("{head}{BEGIN}\n{table}{END}{tail}")) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{document}: {error}");
-            ExitCode::FAILURE
-        }
-    }
 }

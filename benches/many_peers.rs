@@ -5,7 +5,7 @@
 //! the rate ends because of it, what the server spends on a packet tells more.
 //!
 //! ```text
-//! cargo bench --bench many_peers -- PROGRAM [ROUTERS RATE]
+//! cargo bench --bench many_peers -- PROGRAM [--document FILE | ROUTERS RATE]
 //! ```
 //!
 //! With a number of routers and packets a second, only those are carried, for ten seconds: to look at with a profiler.
@@ -41,12 +41,19 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let numbers: Vec<usize> = arguments.iter().skip(1).filter_map(|text| text.parse().ok()).collect();
-    let result = match (arguments.as_slice(), numbers.as_slice()) {
-        ([program], []) => idle(Path::new(program)).and_then(|()| busy(Path::new(program))),
-        ([program, _, _], [routers, rate]) => profiled(Path::new(program), *routers, *rate),
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        [program] => all(Path::new(program)).map(|report| print!("{report}")),
+        [program, "--document", document] => all(Path::new(program)).and_then(|report| {
+            print!("{report}");
+            lab::document::renew(Path::new(document), "many_peers", &report)
+        }),
+        [program, routers, rate] => match (routers.parse(), rate.parse()) {
+            (Ok(routers), Ok(rate)) => profiled(Path::new(program), routers, rate),
+            _ => Err(io::Error::other(format!("'{routers}' and '{rate}' must be numbers"))),
+        },
         _ => {
-            eprintln!("usage: many_peers PROGRAM [ROUTERS RATE]");
+            eprintln!("usage: many_peers PROGRAM [--document FILE | ROUTERS RATE]");
             return ExitCode::from(2);
         }
     };
@@ -59,7 +66,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn idle(program: &Path) -> io::Result<()> {
+/// All figures, in Markdown.
+fn all(program: &Path) -> io::Result<String> {
+    Ok(format!("{}\n\n{}", idle(program)?, busy(program)?))
+}
+
+fn idle(program: &Path) -> io::Result<String> {
     let crowd = Crowd::start(program, IDLE)?;
     crowd.wait_until_up(LIMIT)?;
     let before = crowd.usage()?.cpu;
@@ -67,38 +79,48 @@ fn idle(program: &Path) -> io::Result<()> {
     let usage = crowd.usage()?;
     let share = (usage.cpu - before).as_secs_f64() / WATCHED.as_secs_f64();
     let resident = usage.resident as f64 / f64::from(1 << 20);
-    println!(
-        "{IDLE} idle routers, {LINKS} links each: the server has {resident:.1} MB resident and takes {:.1} % of a core",
+    Ok(format!(
+        "With {IDLE} idle routers of {LINKS} links each the server has {resident:.1} MB resident and takes {:.1} % of a \
+         core.",
         share * 100.0
-    );
-    Ok(())
+    ))
 }
 
-fn busy(program: &Path) -> io::Result<()> {
-    println!("\nrouters  packets/s of {PAYLOAD} bytes  server's time a packet");
+fn busy(program: &Path) -> io::Result<String> {
+    let mut table = format!(
+        "| routers that send | packets/s of {PAYLOAD} bytes | server's time a packet |\n| ---: | ---: | ---: |\n"
+    );
     for routers in BUSY {
         let crowd = Crowd::start(program, routers)?;
         crowd.wait_until_up(LIMIT)?;
-        let (mut best, mut good, mut bad) = (None, 0, FIRST_RATE);
-        while bad < HIGHEST_RATE {
-            let Some(carried) = attempt(&crowd, bad)? else { break };
-            (best, good, bad) = (Some(carried), bad, bad * 3 / 2);
-        }
-        for _ in 0..REFINEMENTS {
-            let middle = good.midpoint(bad);
-            match attempt(&crowd, middle)? {
-                Some(carried) => (best, good) = (Some(carried), middle),
-                None => bad = middle,
-            }
-        }
-        let Some(carried) = best else {
-            println!("{routers:>7}  less than {FIRST_RATE}");
-            continue;
+        let row = match highest(&crowd)? {
+            Some(carried) => format!(
+                "| {routers} | {:.0} | {} ns |\n",
+                carried.received as f64 / COUNTED.as_secs_f64(),
+                (carried.cpu / carried.received.max(1) as u32).as_nanos()
+            ),
+            None => format!("| {routers} | less than {FIRST_RATE} | |\n"),
         };
-        let rate = carried.received as f64 / COUNTED.as_secs_f64();
-        println!("{routers:>7}  {rate:>23.0}  {:>22?}", carried.cpu / carried.received.max(1) as u32);
+        table += &row;
     }
-    Ok(())
+    Ok(table)
+}
+
+/// What is carried at the highest rate that is.
+fn highest(crowd: &Crowd) -> io::Result<Option<Carried>> {
+    let (mut best, mut good, mut bad) = (None, 0, FIRST_RATE);
+    while bad < HIGHEST_RATE {
+        let Some(carried) = attempt(crowd, bad)? else { break };
+        (best, good, bad) = (Some(carried), bad, bad * 3 / 2);
+    }
+    for _ in 0..REFINEMENTS {
+        let middle = good.midpoint(bad);
+        match attempt(crowd, middle)? {
+            Some(carried) => (best, good) = (Some(carried), middle),
+            None => bad = middle,
+        }
+    }
+    Ok(best)
 }
 
 fn profiled(program: &Path, routers: usize, rate: usize) -> io::Result<()> {

@@ -12,6 +12,7 @@
 //! | [`topology`] | the standard network: LAN, router, lines, server, internet |
 //! | [`traffic`] | TCP, UDP and echo between namespaces, with reports |
 //! | [`usage`] | processor time and memory of a process |
+//! | [`document`] | figures between the marks of a document |
 //! | [`directory`] | a place for keys and configurations of a run |
 //! | [`packet`] | reading the IP headers of captured packets |
 //! | [`privilege`] | whether this is possible here, and what to do about it |
@@ -58,6 +59,7 @@
 
 pub mod bond;
 pub mod directory;
+pub mod document;
 pub mod emulator;
 pub mod line;
 pub mod namespace;

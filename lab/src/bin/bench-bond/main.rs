@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lab::bond::{Bond, Setup};
+use lab::document::renew;
 use lab::scenario::Scenario;
 use lab::topology::Plan;
 use lexopt::prelude::*;
@@ -169,17 +170,6 @@ impl Rows {
     fn add(&mut self, row: &Value) -> io::Result<()> {
         writeln!(self.file, "{row}")
     }
-}
-
-/// Puts the report between the document's marks of a part.
-fn renew(document: &Path, part: &str, report: &str) -> io::Result<()> {
-    let (begin, end) = (format!("<!-- {part} begins -->\n"), format!("<!-- {part} ends -->"));
-    let text = fs::read_to_string(document)?;
-    let marks = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
-    let Some((before, after)) = marks else {
-        return Err(io::Error::other(format!("{} has no marks to write between", document.display())));
-    };
-    fs::write(document, format!("{before}{begin}\n{}\n{end}{after}", report.trim_end()))
 }
 
 /// The middle one; of an even number, the lower of the two.

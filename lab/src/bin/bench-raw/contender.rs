@@ -71,7 +71,18 @@ impl Contender {
         Contender::Bonding(2),
     ];
 
-    /// As it is called in the table and on the command line.
+    /// As it is called in the table.
+    pub fn title(self) -> &'static str {
+        match self {
+            Contender::Direct => "no tunnel",
+            Contender::Bonding(1) => "bonding, one link",
+            Contender::Bonding(_) => "bonding, two links",
+            Contender::OpenVpn => "OpenVPN",
+            Contender::WireGuardGo => "wireguard-go",
+        }
+    }
+
+    /// As it is called on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Contender::Direct => "direct",
