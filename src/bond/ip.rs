@@ -233,18 +233,22 @@ fn adjust_checksum(bytes: &mut [u8], at: usize, old: u16, new: u16) {
     field.copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-struct Ip<'a> {
-    addresses: &'a [u8],
-    protocol: u8,
+/// The header of an IP packet.
+pub(super) struct Ip<'a> {
+    /// Source and destination.
+    pub(super) addresses: &'a [u8],
+    /// Protocol above IP, behind the extension headers of IPv6.
+    pub(super) protocol: u8,
     traffic_class: u8,
     /// Where the payload begins.
-    payload: usize,
+    pub(super) payload: usize,
     /// It is no fragment. The parts of a fragmented packet must share a flow, so that none is told by its ports.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl<'a> Ip<'a> {
-    fn parse(packet: &'a [u8]) -> Option<Ip<'a>> {
+    /// Reads it; `None` when it is cut, or none.
+    pub(super) fn parse(packet: &'a [u8]) -> Option<Ip<'a>> {
         match packet.first()? >> 4 {
             4 => {
                 let header = usize::from(packet[0] & 15) * 4;

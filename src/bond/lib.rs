@@ -8,6 +8,7 @@
 //! An [`Endpoint`] is one end of the bond with all its peers. A peer has a sending half ([`sender`]) and a receiving
 //! half ([`receiver`]) that share nothing but small messages. Time and randomness are passed in.
 
+mod ack;
 pub mod aead;
 pub mod announcement;
 pub mod capacity;

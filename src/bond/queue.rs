@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::ack;
 use super::ip::{self, PacketInfo};
 use super::packet::{Packet, Pool};
 use super::wire::BUCKETS;
@@ -81,6 +82,19 @@ struct Waiting {
     info: PacketInfo,
     pinned: Option<Via>,
     since: Time,
+}
+
+impl Waiting {
+    /// Whether a packet of the same flow says all that this one says, and would go the same way.
+    fn is_superseded(&self, packet: &Packet, info: &PacketInfo, pinned: Option<Via>) -> bool {
+        info.pure_ack
+            && self.info.pure_ack
+            && (info.network, info.class, pinned) == (self.info.network, self.info.class, self.pinned)
+            && info.network.is_some_and(|at| match (packet.get(at..), self.packet.get(at..)) {
+                (Some(newer), Some(older)) => ack::supersedes(newer, older),
+                _ => false,
+            })
+    }
 }
 
 #[derive(Default)]
@@ -224,8 +238,8 @@ impl Queue {
         self.marks
     }
 
-    /// Enters a packet, which goes over the link `pinned` if there is one. When the queue is full the fattest flow
-    /// loses its oldest packets.
+    /// Enters a packet, which goes over the link `pinned` if there is one. An acknowledgement takes the place of the
+    /// one before it that it makes needless. When the queue is full the fattest flow loses its oldest packets.
     pub fn push(
         &mut self,
         packet: Packet,
@@ -240,9 +254,18 @@ impl Queue {
             flow.credit = self.config.quantum;
             self.fresh.push_back(info.bucket);
         }
-        self.packets += 1;
         self.bytes += packet.len();
         flow.bytes += packet.len();
+        if let Some(last) = flow.packets.back_mut()
+            && last.is_superseded(&packet, &info, pinned)
+        {
+            let old = std::mem::replace(&mut last.packet, packet);
+            self.bytes -= old.len();
+            flow.bytes -= old.len();
+            pool.put(old);
+            return;
+        }
+        self.packets += 1;
         flow.packets.push_back(Waiting { packet, info, pinned, since: now });
         while self.packets > self.config.max_packets || self.bytes > self.config.max_bytes {
             if !self.drop_from_fattest(pool) {

@@ -36,6 +36,30 @@ impl Rig {
     }
 }
 
+/// A segment that acknowledges up to `number`, with `length` bytes of data.
+fn acknowledgement(number: u32, length: usize) -> Vec<u8> {
+    let mut p = udp(1, 40 + length, 0);
+    p[9] = 6;
+    p[28..32].copy_from_slice(&number.to_be_bytes());
+    (p[32], p[33]) = (5 << 4, 0x10);
+    p
+}
+
+#[test]
+fn of_acknowledgements_that_wait_the_last_is_enough() {
+    let mut rig = Rig::new(QueueConfig::default());
+    for (number, length) in [(1, 0), (2, 0), (3, 0), (3, 0), (4, 8), (5, 0), (6, 0)] {
+        rig.push(&acknowledgement(number, length), Time::ZERO);
+    }
+    // The duplicate is a signal, and nothing passes data.
+    let left = |rig: &mut Rig| rig.pop(Time::ZERO).map(|packet| (packet[31], packet.len()));
+    assert_eq!((rig.queue.len(), rig.queue.bytes()), (4, 4 * 40 + 8));
+    for expected in [Some((3, 40)), Some((3, 40)), Some((4, 48)), Some((6, 40)), None] {
+        assert_eq!(left(&mut rig), expected);
+    }
+    assert_eq!((rig.queue.bytes(), rig.queue.drops()), (0, 0));
+}
+
 #[test]
 fn flows_share_by_bytes_and_a_new_flow_goes_first() {
     let mut rig = Rig::new(QueueConfig::default());

@@ -626,28 +626,34 @@ mod target {
 
     #[test]
     fn changes_are_followed_in_time() {
-        let scenario = scenarios::asym2();
-        let mut world = endpoint::world(&scenario, &BondConfig::default(), 4);
-        world.run_until_ready();
-        let ping = world.add_ping(10 * MILLI);
-        let flow = world.add_tcp(TcpConfig::bulk(Side::Server));
-        world.run_for(8 * SECOND);
-        let at = world.now();
-        world.change(0, Side::Server, |config| config.rate = Some(5_000_000));
-        world.run_for(6 * SECOND);
-        let trips = world.ping(ping).round_trips(at + SECOND / 2, at + 5 * SECOND);
-        assert!(trips.median() < 31.0 + 8.0 + 5.0, "ping after the fall: {}", trips.median());
-        assert!(share(&world, flow, at + SECOND / 2, at + 5 * SECOND, 13e6) > 0.85);
-        let at = world.now();
-        world.change(0, Side::Server, |config| config.rate = Some(40_000_000));
-        world.run_for(6 * SECOND);
-        let reached = share(&world, flow, at + 2 * SECOND, at + 6 * SECOND, 48e6);
-        assert!(reached > 0.85, "{reached:.2} after an eightfold rise");
-        let at = world.now();
-        world.change_both(0, |config| config.delay = Duration::from_millis(40));
-        world.run_for(6 * SECOND);
-        let reached = share(&world, flow, at + SECOND, at + 6 * SECOND, 48e6);
-        assert!(reached > 0.85, "{reached:.2} after 25 ms more");
+        // Where in CUBIC's course a change falls is chance.
+        let mut reached = [[0.0; 5]; 3];
+        for (run, later) in (0..).map(|run| run * 300 * MILLI).take(5).enumerate() {
+            let scenario = scenarios::asym2();
+            let mut world = endpoint::world(&scenario, &BondConfig::default(), 4);
+            world.run_until_ready();
+            let ping = world.add_ping(10 * MILLI);
+            let flow = world.add_tcp(TcpConfig::bulk(Side::Server));
+            world.run_for(8 * SECOND + later);
+            let at = world.now();
+            world.change(0, Side::Server, |config| config.rate = Some(5_000_000));
+            world.run_for(6 * SECOND + later);
+            let trips = world.ping(ping).round_trips(at + SECOND / 2, at + 5 * SECOND);
+            assert!(trips.median() < 31.0 + 8.0 + 5.0, "ping after the fall: {}", trips.median());
+            reached[0][run] = share(&world, flow, at + SECOND / 2, at + 5 * SECOND, 13e6);
+            let at = world.now();
+            world.change(0, Side::Server, |config| config.rate = Some(40_000_000));
+            world.run_for(6 * SECOND + later);
+            reached[1][run] = share(&world, flow, at + 2 * SECOND, at + 6 * SECOND, 48e6);
+            let at = world.now();
+            world.change_both(0, |config| config.delay = Duration::from_millis(40));
+            world.run_for(6 * SECOND);
+            reached[2][run] = share(&world, flow, at + SECOND, at + 6 * SECOND, 48e6);
+        }
+        for (shares, what) in reached.iter_mut().zip(["the fall", "an eightfold rise", "25 ms more"]) {
+            shares.sort_by(f64::total_cmp);
+            assert!(shares[2] > 0.85 && shares[0] > 0.8, "after {what}: {shares:.2?}");
+        }
     }
 
     #[test]
