@@ -22,6 +22,7 @@ help:
 	@echo 'make lint    formatting and lints'
 	@echo 'make clean   remove what was built'
 	@echo 'make test-kernel  kernel mode under kernels of Debian in QEMU, fetched by apt (about four minutes)'
+	@echo 'make test-systemd [ROOTFS=FOLDER]  the package on a Debian that systemd boots in a container (about a minute)'
 
 build:
 	$(CARGO) build --release
@@ -82,6 +83,12 @@ ipk apk:
 .PHONY: deb
 deb:
 	@scripts/deb $(ARCH)
+
+# It installed where systemd is, behind ufw and firewalld, and gone again. ROOTFS: an unpacked Debian; it is fetched by
+# debootstrap where none is given. PROGRAM: a program that is built already.
+.PHONY: test-systemd
+test-systemd:
+	@tests/systemd/run $(ROOTFS)
 
 # Quick tests first. One profile, optimised but quickly linked, so that nothing is built twice. The end-to-end tests
 # measure rates: two at a time leave the emulated lines enough of two cores.
