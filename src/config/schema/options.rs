@@ -554,7 +554,7 @@ const LINK: &[OptionSpec] = &[
         "quota_reset_day",
         number(1, 31),
         "1",
-        "The day of the month on which the quota starts anew; the last day in shorter months.",
+        "The day of the month (from midnight UTC) on which the quota starts anew; the last day in shorter months.",
     ),
     advanced("keepalive", millis(100, 60 * SECOND), "1200ms", "How often an idle link is probed."),
 ];

@@ -23,7 +23,7 @@ const SECTIONS = {
 		[ 'advanced', _('Advanced') ]
 	] },
 	interface: { title: _('Bond'), tabs: [
-		[ 'general', _('Server and addresses'), [ 'server', 'remote_port', 'public_key', 'preshared_key', 'ipaddr', 'netmask', 'ip6addr', 'remote_ipaddr', 'ifname' ] ],
+		[ 'general', _('Server and addresses'), [ 'server', 'remote_port', 'public_key', 'preshared_key', 'ipaddr', 'netmask', 'ip6addr', 'remote_ipaddr', 'ifname', 'server_timeout', 'server_return' ] ],
 		[ 'traffic', _('Traffic'), [ 'policy', 'default_route', 'route', 'metric', 'resequence_tcp', 'resequence_udp', 'mtu', 'mss_clamp' ] ],
 		[ 'watchdog', _('Watchdog'), [ 'watchdog', 'watchdog_ip', 'watchdog_period', 'watchdog_timeout', 'watchdog_action' ] ],
 		[ 'scripts', _('Scripts'), [ 'preup', 'up', 'predown', 'down', 'link_script', 'hook_timeout' ] ],
@@ -34,6 +34,10 @@ const SECTIONS = {
 		[ 'general', _('General'), [ 'enabled', 'interface', 'active', 'priority' ] ],
 		[ 'limits', _('Limits'), [ 'upload', 'download', 'quota', 'quota_reset_day', 'weight' ] ],
 		[ 'advanced', _('Advanced'), [ 'server', 'remote_port' ] ]
+	] },
+	server: { title: _('Further servers'), add: _('Add a server'), tabs: [
+		[ 'general', _('General') ],
+		[ 'advanced', _('Advanced') ]
 	] },
 	rule: { title: _('Rules'), add: _('Add a rule'), anonymous: true, tabs: [
 		[ 'general', _('General') ],
@@ -53,7 +57,8 @@ const SECTIONS = {
 const TITLES = {
 	'enabled': _('Enabled'), 'cipher': _('Cipher'), 'log_level': _('Log'), 'role': _('Role'), 'mode': _('Mode'),
 	'listen_port': _('Ports'), 'listen_address': _('Addresses'), 'public_address': _('Reached at'), 'client_to_client': _('Between routers'),
-	'server': _('Server'), 'dns': _('Name servers'), 'remote_port': _('Port of the server'), 'public_key': _('Public key of the other end'),
+	'server': _('Server'), 'server_timeout': _('Leave a silent server after'), 'server_return': _('Go back to a better server after'),
+	'dns': _('Name servers'), 'remote_port': _('Port of the server'), 'public_key': _('Public key of the other end'),
 	'preshared_key': _('Pre-shared key'), 'private_key': _('Private key'), 'private_key_file': _('File of the private key'),
 	'ipaddr': _('IPv4 address'), 'netmask': _('Netmask'), 'ip6addr': _('IPv6 address'), 'remote_ipaddr': _('Address of the server in the bond'),
 	'ifname': _('Device'), 'device': _('Device'), 'interface': _('Interface'), 'gateway': _('IPv4 gateway'), 'ip6gateway': _('IPv6 gateway'),

@@ -59,6 +59,13 @@ class Meter {
 	}
 }
 
+/* Which server is in use, where there are several. */
+function at(status) {
+	const servers = status.servers || [];
+
+	return servers.length > 1 ? _('at the server %s').format(servers.find(server => server.in_use)?.name) : '';
+}
+
 /* The row of one link; made once, then kept up to date. */
 class Row {
 	constructor(link, actions) {
@@ -476,7 +483,7 @@ return view.extend({
 			: _('Online through the bond') ]);
 		set(this.summary, server
 			? _('Waiting on %s').format((status.listen || []).join(', '))
-			: [ _('%d of %d links up').format(up, links.length), _('for %s').format(bond.duration(since)) ].join(' · '));
+			: [ _('%d of %d links up').format(up, links.length), _('for %s').format(bond.duration(since)), at(status) ].filter(Boolean).join(' · '));
 
 		const usable = links.filter(link => link.state === 'up');
 		const sum = (list, value) => list.reduce((total, link) => total + value(link), 0);
