@@ -26,6 +26,8 @@ const TARGET_PACKETS: f64 = 0.7;
 const PACKET: f64 = 1500.0;
 /// A single change of the delay counts as jitter up to this, in seconds.
 const MAX_JITTER: f64 = 0.05;
+/// Nor does the queue of others that has come between two reports: so much and three times the jitter are believed.
+const USUAL_CHANGE: f64 = 0.002;
 /// Samples of the jitter that are averaged.
 const JITTER_SAMPLES: u32 = 24;
 /// A link is quiet below this share of its rate.
@@ -34,12 +36,17 @@ const QUIET: f64 = 0.3;
 const TARGET_JITTER: f64 = 0.3;
 /// The part of a train's rate to begin with.
 const SEED_SHARE: f64 = 0.85;
+/// It is believed up to so many times what the link has delivered since.
+const SEED_TRUST: f64 = 3.0;
 /// After a train the rate is about known, so it grows carefully at first.
 const SEEDED_DOUBLING: f64 = 0.3;
 /// Time in which the smallest delay is looked for, in multiples of the jitter,
 const QUEUE_SPAN_JITTER: f64 = 12.0;
 /// and how far above the base the smallest is on average without a queue, as a part of the noise.
 const NOISE_IN_MINIMUM: f64 = 0.35;
+/// A delay that changes by so much from one time to the next is so much above the smallest at the most: half of a range
+/// whose values differ by a third of it on average, and as much again.
+const NOISE_PER_JITTER: f64 = 3.0;
 /// A queue that has grown by this many seconds before it is noticed does little harm.
 const HARMLESS: f64 = 0.025;
 const MIN_GAIN: f64 = 0.04;
@@ -67,6 +74,10 @@ const BUSY_SPAN: f64 = 0.1;
 const TOO_FAST: f64 = 1.15;
 /// A base that has to move up twice within this time is not the path's.
 const MOVED_AGAIN: Duration = Duration::from_secs(4);
+/// A queue that grows by more than this (in seconds) while ours must drain is not ours.
+const RISING: f64 = 0.010;
+/// Provided that this part of it should have drained.
+const RISING_PROOF: f64 = 0.8;
 const HISTORY: usize = 256;
 /// A queue that was reported longer ago than this is taken to have drained.
 const FRESH: Duration = Duration::from_millis(200);
@@ -129,22 +140,45 @@ pub struct Capacity {
     peak: Windowed<f64>,
     /// What it delivered while there was a queue.
     full_rate: Windowed<f64>,
-    /// The most it has delivered in the last minutes, or as a train.
+    /// The rate of the last train.
+    seed: f64,
+    /// The most it has delivered in the last minutes.
     largest: Windowed<f64>,
     congested: Option<Congestion>,
     /// When the base was last moved up, and what it was before.
-    moved: Option<(Time, [Option<f64>; 2])>,
+    moved: Option<Moved>,
     competition: Option<Competition>,
+    /// The base from before the competition: the others may leave no moment without a queue to find it again.
+    held: [Option<f64>; 2],
     /// Seconds for which the line has been busy without a break, and bytes delivered in them.
     busy: Option<(f64, f64)>,
     updated: Time,
 }
 
+/// The base delay was moved up, since the path seems to be longer.
+struct Moved {
+    at: Time,
+    /// What it was before.
+    bases: [Option<f64>; 2],
+    /// And the rate.
+    rate: f64,
+}
+
 struct Congestion {
     since: Time,
+    /// The rate before it was lowered.
+    rate: f64,
     worst: f64,
     /// Seconds of queue that should have gone by now.
     drained: f64,
+    /// The queue when what is done began to show, and `drained` by then.
+    shown: Option<(f64, f64)>,
+}
+
+impl Congestion {
+    fn new(queue: f64, rate: f64, now: Time) -> Self {
+        Congestion { since: now, rate, worst: queue, drained: 0.0, shown: None }
+    }
 }
 
 impl Capacity {
@@ -177,10 +211,12 @@ impl Capacity {
             delivery: 0.0,
             peak: Windowed::largest(Duration::from_secs(10)),
             full_rate: Windowed::largest(Duration::from_secs(10)),
+            seed: 0.0,
             largest: Windowed::largest(Duration::from_secs(120)),
             congested: None,
             moved: None,
             competition: None,
+            held: [None; 2],
             busy: None,
             updated: now,
         };
@@ -260,8 +296,8 @@ impl Capacity {
     }
 
     /// A train of packets arrived at this rate, in bytes a second: a first guess.
-    pub fn seed(&mut self, rate: f64, now: Time) {
-        self.largest.push(SEED_SHARE * rate, now);
+    pub fn seed(&mut self, rate: f64) {
+        self.seed = SEED_SHARE * rate;
         if !self.known && self.startup {
             self.rate = SEED_SHARE * rate;
             self.doubling = SEEDED_DOUBLING;
@@ -279,6 +315,7 @@ impl Capacity {
         self.congested = None;
         self.moved = None;
         self.competition = None;
+        self.held = [None; 2];
         self.base_met = now;
         self.expect();
     }
@@ -307,7 +344,7 @@ impl Capacity {
 
     fn enter_delays(&mut self, report: &Report<'_>, now: Time) -> Option<f64> {
         // A queue of ours from before may still drain at the first quiet report.
-        let quiet = self.quiet_reports >= 2;
+        let quiet = self.quiet_reports >= 2 && self.competition.is_none() && self.congested.is_none();
         let mut above: Option<f64> = None;
         for (class, delay) in [report.short_delay, report.long_delay].into_iter().enumerate() {
             if delay == NO_DELAY {
@@ -318,12 +355,17 @@ impl Capacity {
             if let Some(last) = self.last_delay[class].replace(value).filter(|_| quiet) {
                 // From report to report, not from packet to packet: neighbours in a burst share their fate.
                 self.jitter_samples = (self.jitter_samples + 1).min(JITTER_SAMPLES);
-                let change = (value - last).abs().min(MAX_JITTER);
+                let usual =
+                    if self.jitter_samples > 3 { USUAL_CHANGE + 3.0 * self.jitter } else { MAX_JITTER };
+                let change = (value - last).abs().min(usual).min(MAX_JITTER);
                 self.jitter += (change - self.jitter) / f64::from(self.jitter_samples);
                 let excess = self.base[class].get().map_or(0.0, |base| (value - base).clamp(0.0, MAX_JITTER));
                 self.noise += (excess - self.noise) / f64::from(self.jitter_samples);
             }
             self.base[class].push(value, now);
+            if let Some(held) = self.held[class].filter(|held| self.base[class].get() > Some(*held)) {
+                self.base[class].restart(held, now);
+            }
             let base = self.base[class].get().unwrap_or(value);
             let excess = value - base;
             above = Some(above.map_or(excess, |a: f64| a.min(excess)));
@@ -404,6 +446,11 @@ impl Capacity {
         0.02 + (QUEUE_SPAN_JITTER * self.jitter).min(0.15)
     }
 
+    /// The noise without what others queue: a delay above the smallest that hardly changes is no noise.
+    fn own_noise(&self) -> f64 {
+        self.noise.min(NOISE_PER_JITTER * self.jitter)
+    }
+
     /// The aimed-at queue, in seconds.
     fn target(&self) -> f64 {
         let fastest = self.peak.get().unwrap_or(self.rate).max(MIN_RATE);
@@ -436,6 +483,7 @@ impl Capacity {
         }
         let full = idle < FULL_IDLE;
         self.growing = self.competition.as_ref().is_some_and(Competition::is_testing);
+        let noise = self.own_noise();
         if let Some(competition) = &mut self.competition {
             let sight = Sight {
                 delivery: delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)),
@@ -444,7 +492,7 @@ impl Capacity {
                 loss: context.loss,
                 queue,
                 target,
-                noise: self.noise,
+                noise,
                 rtt: context.rtt,
                 elapsed,
             };
@@ -452,8 +500,10 @@ impl Capacity {
                 Verdict::Rate(rate) => self.rate = rate,
                 Verdict::Over(left) => {
                     self.competition = None;
+                    self.held = [None; 2];
                     self.rate = self.rate.min(sight.delivery);
-                    self.moved = Some((now, [self.base[0].get(), self.base[1].get()]));
+                    let bases = [self.base[0].get(), self.base[1].get()];
+                    self.moved = Some(Moved { at: now, bases, rate: self.rate });
                     self.move_base(left, now);
                 }
             }
@@ -527,37 +577,44 @@ impl Capacity {
             return;
         }
         let deficit = (1.0 - self.rate / self.delivery.max(1.0)).clamp(0.0, 1.0);
-        let state = self.congested.get_or_insert(Congestion { since: now, worst: queue, drained: 0.0 });
+        let (rate, noise) = (self.rate, self.own_noise());
+        let state = self.congested.get_or_insert_with(|| Congestion::new(queue, rate, now));
         state.worst = state.worst.max(queue);
         state.drained += deficit * elapsed;
-        let seen = now.since(state.since).as_secs_f64() > 1.5 * context.rtt + 0.1;
-        if !seen || state.drained < DRAIN_PROOF * state.worst {
+        if now.since(state.since).as_secs_f64() <= 1.5 * context.rtt + 0.1 {
+            return;
+        }
+        let (shown, drained) = *state.shown.get_or_insert((queue, state.drained));
+        let rising = queue > shown + RISING + noise && state.drained - drained > RISING_PROOF * state.worst;
+        if !rising && state.drained < DRAIN_PROOF * state.worst {
             return;
         }
         if queue < 0.7 * state.worst {
-            *state = Congestion { since: now, worst: queue, drained: 0.0 };
+            *state = Congestion::new(queue, state.rate, now);
             return;
         }
+        let before = state.rate;
         self.congested = None;
-        let before = [self.base[0].get(), self.base[1].get()];
-        match self.moved {
-            // A path does not become longer again and again.
-            Some((at, old)) if now.since(at) < MOVED_AGAIN => {
-                for (base, old) in self.base.iter_mut().zip(old) {
-                    if let Some(old) = old {
-                        base.restart(old, now);
-                    }
-                }
-                let capacity = self.largest.get().unwrap_or(self.rate);
-                self.competition = Some(Competition::new(self.rate, capacity, now));
-                self.moved = None;
-            }
-            _ => {
-                self.moved = Some((now, before));
-                self.move_base(queue - 0.25 * target, now);
-                self.gain = 0.2;
+        let bases = [self.base[0].get(), self.base[1].get()];
+        // A path becomes longer once: it does not go on to grow, and not again and again.
+        let again = self.moved.take().filter(|moved| now.since(moved.at) < MOVED_AGAIN);
+        if again.is_none() && !rising {
+            self.moved = Some(Moved { at: now, bases, rate: before });
+            self.move_base(queue - 0.25 * target, now);
+            self.gain = 0.2;
+            return;
+        }
+        let (bases, before) = again.map_or((bases, before), |moved| (moved.bases, moved.rate.max(before)));
+        for (base, old) in self.base.iter_mut().zip(bases) {
+            if let Some(old) = old {
+                base.restart(old, now);
             }
         }
+        self.held = bases;
+        // Who has met the others from the start knows more from the train, unless the air has compressed that.
+        let delivered = self.largest.get().unwrap_or(before);
+        let capacity = delivered.max(self.seed.min(SEED_TRUST * delivered));
+        self.competition = Some(Competition::new(before, capacity, now));
     }
 
     /// So much of the delay, in seconds, is no queue.

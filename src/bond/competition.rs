@@ -1,9 +1,10 @@
 //! Shares a line with senders outside the bond that keep its queue filled.
 //!
 //! Who yields to every queue gets nothing beside a sender that yields to loss only, such as a TCP with CUBIC. While
-//! there is one, the rate grows by packets a round trip and falls at a loss, as its does (RFC 9438, 4.3); but a bond stands
-//! for several flows, and does not go below a share of what the line is known to carry. From time to time the rate is cut
-//! for a moment: if the queue then falls to a level and stays there, the others have gone, and the delay counts again.
+//! there is one, the rate grows by packets a round trip and falls at a loss, as its does (RFC 9438, 4.3); but a bond
+//! stands for several flows, and does not go below a share of what the line is known to carry. From time to time the
+//! rate is lowered for a moment: if the queue then empties, the others have gone, and the delay counts again. Others
+//! with a window keep what they had in the queue, so that a queue which only becomes shorter is theirs.
 
 use std::time::Duration;
 
@@ -27,9 +28,13 @@ const CALM: Duration = Duration::from_millis(800);
 const TEST_SHARE: f64 = 0.4;
 /// The queue changes by less than this (in seconds) in the last part of a test when nobody else fills it.
 const LEVEL: f64 = 0.001;
-/// It falls to less than this part of what it was when all of it was ours; if it falls less, so many tests must agree.
-const LEAST_FALL: f64 = 0.5;
-const MAX_DOUBTS: u8 = 4;
+/// It falls to less than this part of what it was when all of it was ours;
+const LEAST_LEFT: f64 = 0.15;
+/// if it falls less, so many tests after the first must leave the same delay.
+const SAME_LEFT: u8 = 3;
+/// Who gets less than this part of what the line has carried is not alone; to be sure that is tested, too, but later.
+const ALONE: f64 = 0.75;
+const TEST_PATIENCE: Duration = Duration::from_secs(16);
 /// Others that have left the queue empty for so long have gone.
 const EMPTY: Duration = Duration::from_secs(1);
 
@@ -83,7 +88,12 @@ pub struct Competition {
     test: Option<Test>,
     last_cut: Time,
     met_queue: Time,
-    doubts: u8,
+    /// What the line has carried.
+    capacity: f64,
+    /// The delay that the last test left, and how many tests before it left the same.
+    left: Option<(f64, u8)>,
+    /// A test has shown that there are others.
+    proven: bool,
 }
 
 impl Competition {
@@ -97,7 +107,9 @@ impl Competition {
             test: None,
             last_cut: now,
             met_queue: now,
-            doubts: 0,
+            capacity,
+            left: None,
+            proven: false,
         }
     }
 
@@ -126,21 +138,32 @@ impl Competition {
             let before = test.before;
             // After a loss the others yield for a while.
             let level = test.range.filter(|(low, high)| high - low < LEVEL + 2.0 * sight.noise && !test.lost);
+            let test_lost = test.lost;
             self.test = None;
-            self.next_test = now + TEST_INTERVAL;
             self.last_cut = now;
+            self.next_test = now + TEST_INTERVAL;
             let Some((low, _)) = level else {
-                self.doubts = 0;
+                self.proven |= !test_lost;
+                self.left = None;
                 return Verdict::Rate(self.rate);
             };
-            // Others may keep a queue level for a moment, but not again and again.
-            self.doubts += 1;
-            if low < LEAST_FALL * before || self.doubts >= MAX_DOUBTS {
+            if low < (LEAST_LEFT * before).max(sight.target + 2.0 * sight.noise) {
+                return Verdict::Over(low);
+            }
+            self.proven = true;
+            // Others keep a queue level for a moment, but not at the same length again and again: that is the path.
+            let same = self.left.filter(|(left, _)| (low - left).abs() < LEVEL + sight.noise);
+            let times = same.map_or(0, |(_, times)| times + 1);
+            self.left = Some((low, times));
+            if times >= SAME_LEFT {
                 return Verdict::Over(low);
             }
             return Verdict::Rate(self.rate);
         }
-        if now >= self.next_test && sight.full && now.since(self.last_cut) >= CALM {
+        // Alone we would get all that the line carries.
+        let alone =
+            !self.proven || sight.delivery > ALONE * self.capacity || now >= self.next_test + TEST_PATIENCE;
+        if now >= self.next_test && alone && sight.full && now.since(self.last_cut) >= CALM {
             let length = 2.0 * sight.queue + sight.rtt;
             let end = now + Duration::from_secs_f64(1.75 * length);
             self.test = Some(Test {
@@ -208,25 +231,31 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_queue_that_falls_to_a_level_is_our_own() {
-        for (slope, others) in [(0.0, false), (0.0005, true)] {
-            let mut competition = Competition::new(500_000.0, 0.0, Time::ZERO);
-            let mut queue: f64 = 0.1;
-            let mut over = None;
-            for step in 1..1_000 {
-                match competition.step(&sight(queue, false), Time::from_millis(step * 20)) {
-                    Verdict::Rate(_) if competition.test.is_some() => {
-                        queue = (queue - 0.01).max(0.025 + slope * step as f64)
-                    }
-                    Verdict::Rate(_) => {}
-                    Verdict::Over(left) => {
-                        over = Some(left);
-                        break;
-                    }
-                }
+    /// The queue of a line on which each test leaves `left(number of the test)`; what the verdict is in the end.
+    fn tested(left: impl Fn(u32) -> f64) -> Option<f64> {
+        let mut competition = Competition::new(500_000.0, 500_000.0, Time::ZERO);
+        let (mut queue, mut tests, mut testing) = (0.1f64, 0, false);
+        for step in 1..5_000 {
+            match competition.step(&sight(queue, false), Time::from_millis(step * 20)) {
+                Verdict::Rate(_) => {}
+                Verdict::Over(left) => return Some(left),
             }
-            assert_eq!(over, (!others).then_some(0.025), "slope {slope}");
+            tests += u32::from(competition.is_testing() && !testing);
+            testing = competition.is_testing();
+            queue = if testing { (queue - 0.01).max(left(tests)) } else { 0.1 };
         }
+        None
+    }
+
+    #[test]
+    fn who_is_alone_empties_the_queue() {
+        assert_eq!(tested(|_| 0.0), Some(0.0));
+        let left = tested(|_| 0.025);
+        assert_eq!(left, Some(0.025), "the same delay again and again is a longer path");
+    }
+
+    #[test]
+    fn others_keep_a_queue() {
+        assert_eq!(tested(|test| 0.025 + 0.004 * f64::from(test % 3)), None);
     }
 }

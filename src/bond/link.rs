@@ -387,7 +387,7 @@ impl Link {
         self.train_until = None;
         let seconds = f64::from(ticks.max(1)) * super::wire::TICK_NANOS as f64 / 1e9;
         let rate = f64::from(bytes) / seconds;
-        self.capacity.seed(rate, now);
+        self.capacity.seed(rate);
         self.pacer.set_rate(self.capacity.rate());
         // A short train on a quick line, or between two moods of a radio, says little: a longer one follows.
         let packets = (rate * TRAIN_TIME / TRAIN_PACKET as f64) as u8;

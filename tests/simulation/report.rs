@@ -8,7 +8,7 @@
 //!
 //! | variable | default | |
 //! | --- | --- | --- |
-//! | `SCENARIO` | the four named | names, separated by commas (`random7`: the random set of seed 7), `others`, or `random`: a set for each seed |
+//! | `SCENARIO` | the four named | names, separated by commas (`random7`: the random set of seed 7; `10/2/20+8/1/50`: lines of Mbit/s down and up, and ms), `others`, or `random`: a set for each seed |
 //! | `DIRECTION` | `down,up` | |
 //! | `FLOWS` | `1,4` | |
 //! | `CC` | `cubic` | `reno`, `cubic`, `cubic-nohystart`, `bbr` |
@@ -22,6 +22,7 @@
 //! | `TUNNEL` | `bond` | `rr`: round robin without order |
 //! | `JOBS` | 2 | rows that run at the same time |
 //! | `OTHER` | 0 | timeline only: 1: show the links of the end that receives |
+//! | `OUTSIDE` | | timeline only: `line@from-to`: a CUBIC stream outside the bond on a line, in seconds from one before the transfer |
 //! | `CUT`, `RATE`, `DELAY` | | timeline only: `line@from-to`, `line@at:factor`, `line@at:ms` |
 
 use std::env;
@@ -39,7 +40,7 @@ use crate::packet::Side;
 use crate::scenarios::{self, Scenario};
 use crate::tcp::TcpConfig;
 use crate::tcp::control::Algorithm;
-use crate::world::World;
+use crate::world::{Via, World};
 use crate::{MILLI, Nanos, SECOND};
 
 fn setting<T: FromStr>(name: &str, default: T) -> T {
@@ -218,15 +219,23 @@ enum Change {
     Delay(u64),
 }
 
+fn seconds(text: &str) -> Option<Nanos> {
+    Some((text.parse::<f64>().ok()? * SECOND as f64) as Nanos)
+}
+
+/// `NAME=line@from-to`, in seconds.
+fn span(name: &str) -> Option<(usize, Nanos, Nanos)> {
+    let text = env::var(name).ok()?;
+    let parsed = text.split_once('@').and_then(|(line, span)| {
+        let (from, to) = span.split_once('-')?;
+        Some((line.parse().ok()?, seconds(from)?, seconds(to)?))
+    });
+    Some(parsed.unwrap_or_else(|| panic!("{name}={text} is not line@from-to, in seconds")))
+}
+
 fn changes() -> Vec<(Nanos, usize, Change)> {
-    let seconds = |text: &str| Some((text.parse::<f64>().ok()? * SECOND as f64) as Nanos);
     let mut changes = Vec::new();
-    if let Ok(cut) = env::var("CUT") {
-        let parsed = cut.split_once('@').and_then(|(line, span)| {
-            let (from, to) = span.split_once('-')?;
-            Some((line.parse().ok()?, seconds(from)?, seconds(to)?))
-        });
-        let (line, from, to) = parsed.expect("CUT=line@from-to, in seconds");
+    if let Some((line, from, to)) = span("CUT") {
         changes.extend([(from, line, Change::Cut(true)), (to, line, Change::Cut(false))]);
     }
     for (name, kind) in [("RATE", 0), ("DELAY", 1)] {
@@ -263,7 +272,12 @@ fn timeline() {
         world.timer_slack = setting("SLACK_US", 0) * 1000;
         world.run_until_ready();
         let ping = world.add_ping(10 * MILLI);
-        world.run_for(plan.idle);
+        world.run_for(plan.idle - SECOND);
+        if let Some((line, from, to)) = span("OUTSIDE") {
+            let stream = TcpConfig { start: from, stop: Some(to), ..TcpConfig::bulk(plan.sender) };
+            world.add_tcp_via(stream, Via::Line(line));
+        }
+        world.run_for(SECOND);
         let start = world.now();
         let config = TcpConfig { algorithm: plan.algorithm, ecn: plan.ecn, ..TcpConfig::bulk(plan.sender) };
         let flows: Vec<usize> = (0..plan.flows).map(|_| world.add_tcp(config.clone())).collect();

@@ -148,11 +148,22 @@ fn cellular(down: f64, up: f64, seed: u64) -> LinePair {
     LinePair { up: pair.up.with_rate_trace(trace(up)), down: pair.down.with_rate_trace(trace(down)) }
 }
 
-/// The scenario of a name: one of [`named`] or [`others`], or `randomN` for [`random`] with seed N.
+/// Lines as `down/up/delay` (Mbit/s and ms), joined by `+`.
+fn written(text: &str) -> Option<Scenario> {
+    let line = |line: &str| {
+        let mut parts = line.split('/');
+        let mut number = || parts.next()?.parse::<f64>().ok();
+        Some(LinePair::new(number()?, number()?, number()? as u64))
+    };
+    Some(Scenario::new(text, text.split('+').map(line).collect::<Option<_>>()?))
+}
+
+/// The scenario of a name: one of [`named`] or [`others`], `randomN` for [`random`] with seed N, or lines such as
+/// `10/2/20+8/1/50`.
 pub fn by_name(name: &str) -> Option<Scenario> {
     let random_seed = name.strip_prefix("random").and_then(|seed| seed.parse().ok());
     let listed = named().into_iter().chain(others()).find(|scenario| scenario.name == name);
-    listed.or_else(|| random_seed.map(random))
+    listed.or_else(|| random_seed.map(random)).or_else(|| written(name))
 }
 
 /// 2 to 4 lines of 1 to 100 Mbit/s down (a tenth to all of that up, at least 0.5), 5 to 80 ms, some with jitter or
