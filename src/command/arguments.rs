@@ -1,6 +1,6 @@
 //! What a person may type, and its help.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
@@ -213,6 +213,14 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         "completion" => parse_completion(parser),
         runner::SUBCOMMAND => parse_file(parser, Invocation::RunScripts, "for the daemon's own use\n"),
         other => Err(no_command(other)),
+    }
+}
+
+/// What to type for help with a command line that is wrong.
+pub(super) fn help_with(first: Option<&OsStr>) -> String {
+    match first.and_then(OsStr::to_str).filter(|word| COMMANDS.contains(word)) {
+        Some(command) => format!("bonding {command} --help"),
+        None => "bonding --help".to_owned(),
     }
 }
 
@@ -429,6 +437,8 @@ fn parse_file(
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Invocation::Help(help)),
+            // As `run` has it.
+            Short('c') | Long("config") if file.is_none() => file = Some(parser.value()?.into()),
             Value(path) if file.is_none() => file = Some(PathBuf::from(path)),
             other => return Err(other.unexpected()),
         }
@@ -448,6 +458,7 @@ would remove. Does nothing.
         match argument {
             Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
             Long("stop") => stop = true,
+            Short('c') | Long("config") if file.is_none() => file = Some(parser.value()?.into()),
             Value(path) if file.is_none() => file = Some(PathBuf::from(path)),
             other => return Err(other.unexpected()),
         }
@@ -532,7 +543,11 @@ mod tests {
         let request = Request::Link { name: "adsl1".into(), action: LinkAction::Reconnect };
         assert_eq!(typed("link adsl1 reconnect"), Ok(Invocation::Ask { socket: socket(), request }));
         assert_eq!(typed("status --routes --json"), Ok(Invocation::Routes { socket: socket(), json: true }));
-        assert_eq!(typed("check f"), Ok(Invocation::Check("f".into())));
+        for line in ["check f", "check --config f", "check -c f"] {
+            assert_eq!(typed(line), Ok(Invocation::Check("f".into())), "{line}");
+        }
+        let plan = Invocation::Plan { file: "f".into(), stop: true };
+        assert_eq!(typed("plan --config f --stop"), Ok(plan));
     }
 
     #[test]
@@ -545,6 +560,14 @@ mod tests {
         }
         assert_eq!(typed("help"), Ok(Invocation::Help(HELP)));
         assert_eq!(typed("help help"), Ok(Invocation::Help(HELP)));
+    }
+
+    #[test]
+    fn a_mistake_leads_to_the_help_of_its_command() {
+        assert_eq!(help_with(Some(OsStr::new("check"))), "bonding check --help");
+        for first in [None, Some(OsStr::new("dance")), Some(OsStr::new("--verbose"))] {
+            assert_eq!(help_with(first), "bonding --help");
+        }
     }
 
     #[test]
@@ -564,6 +587,7 @@ mod tests {
             ("link adsl1 sideways", "'sideways'"),
             ("check", "which file"),
             ("check a b", "b"),
+            ("check a --config b", "--config"),
         ] {
             let error = typed(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");

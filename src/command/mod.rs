@@ -18,6 +18,7 @@ pub mod status;
 pub mod text;
 pub mod watch;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,10 +37,12 @@ const NO_DAEMON: u8 = 3;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    match arguments::parse(std::env::args_os().skip(1)) {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let help = arguments::help_with(words.first().map(OsString::as_os_str));
+    match arguments::parse(words) {
         Ok(invocation) => ExitCode::from(run(invocation)),
         Err(error) => {
-            complain(&format!("{error}\nTry 'bonding --help'."));
+            complain(&format!("{error}\nTry '{help}'."));
             ExitCode::from(USAGE)
         }
     }

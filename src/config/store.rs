@@ -39,13 +39,16 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 ///
 /// # Errors
 ///
-/// When the file's directory cannot be opened or locked.
+/// When no file can be opened beside it, or locked.
 pub fn lock(path: &Path) -> io::Result<Flock<File>> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     make_directory(&path)?;
-    // Not the file itself: the next one to take its place would be another.
-    let directory = File::open(directory_of(&path))?;
-    Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    // Not the file itself: the next one to take its place would be another. Nor its directory, which others may open,
+    // and then hold the lock for ever.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.lock"));
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 /// Puts `text` in the place of a file with mode 0600. A reader, and a power cut, find the old file or the new one. The
@@ -166,6 +169,22 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&path).unwrap(), "three");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn one_at_a_time_changes_a_file_and_who_may_not_cannot_hold_the_lock() {
+        let directory = directory("lock");
+        let path = directory.join("server.conf");
+        let held = lock(&path).unwrap();
+        let beside = directory.join(".server.conf.lock");
+        assert_eq!(mode(&beside), 0o600);
+        let try_lock =
+            |path: &Path| Flock::lock(File::open(path).unwrap(), FlockArg::LockExclusiveNonblock).is_ok();
+        assert!(!try_lock(&beside));
+        assert!(try_lock(&directory), "the directory, which others may open, is not what is locked");
+        drop(held);
+        assert!(try_lock(&beside));
         fs::remove_dir_all(&directory).unwrap();
     }
 
