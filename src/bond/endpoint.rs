@@ -5,6 +5,8 @@ mod handshakes;
 #[cfg(test)]
 mod hostile_tests;
 mod pins;
+#[cfg(test)]
+mod rekey_tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};

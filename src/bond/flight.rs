@@ -197,18 +197,6 @@ impl Flight {
         self.records.iter_mut().filter_map(|r| r.payload.take())
     }
 
-    /// Takes the payloads of packets sent before `before` that no report has named.
-    pub fn take_older(&mut self, before: Time) -> Vec<Outgoing> {
-        let mut taken = Vec::new();
-        for record in self.records.iter_mut().take_while(|r| r.sent <= before) {
-            if let Some(payload) = record.payload.take() {
-                self.payload_bytes -= payload.packet.len();
-                taken.push(payload);
-            }
-        }
-        taken
-    }
-
     /// Drops the oldest payload to save memory.
     pub fn drop_oldest_payload(&mut self) -> Option<Outgoing> {
         let payload = self.records.iter_mut().find_map(|r| r.payload.take())?;

@@ -320,18 +320,16 @@ impl Sealer {
         self.lineage
     }
 
-    /// Changes the lifetimes, also of the keys in use.
-    pub fn set_lifetimes(&mut self, lifetimes: Lifetimes) {
-        self.lifetimes = lifetimes;
-        for sealing in self.current.iter_mut().chain(&mut self.staged) {
-            sealing.reject = sealing.since + lifetimes.reject_after;
-        }
-    }
-
     /// Erases keys that have expired.
     pub fn expire(&mut self, now: Time) {
         self.staged.retain(|sealing| now < sealing.reject);
         self.current.take_if(|sealing| now >= sealing.reject);
+    }
+
+    /// As after so many packets that the key is to be renewed.
+    #[cfg(test)]
+    pub(crate) fn wear_out(&mut self) {
+        self.current.iter_mut().for_each(|current| current.packets = REKEY_AFTER_PACKETS);
     }
 
     fn activate(&mut self, sealing: Sealing) {
@@ -521,11 +519,6 @@ impl Opener {
         self.current.as_ref().is_some_and(|current| current.packets >= REKEY_AFTER_PACKETS)
     }
 
-    /// Changes the lifetimes for the keys that come from now on.
-    pub fn set_lifetimes(&mut self, lifetimes: Lifetimes) {
-        self.lifetimes = lifetimes;
-    }
-
     /// The session indexes under which packets are accepted.
     pub fn indexes(&self) -> impl Iterator<Item = u32> {
         self.current
@@ -545,6 +538,12 @@ impl Opener {
     /// When the next key expires.
     pub fn next_expiry(&self) -> Option<Time> {
         self.current.iter().chain(&self.previous).chain(&self.staged).map(|opening| opening.expires).min()
+    }
+
+    /// As after so many packets that the key is to be renewed.
+    #[cfg(test)]
+    pub(crate) fn wear_out(&mut self) {
+        self.current.iter_mut().for_each(|current| current.packets = REKEY_AFTER_PACKETS);
     }
 
     fn find(&self, index: u32) -> Option<(Slot, &Opening)> {

@@ -298,6 +298,11 @@ impl Endpoint {
             if hopeless && quiet && !call.initiator.is_pending() {
                 call.next = Some(call.next.map_or(now, |next| next.min(now + call.retry)));
             }
+            // Before a key that has protected very many packets grows old, it is used up.
+            let worn = peer.sender.sealer.wants_rekey(now) || peer.receiver.opener.wants_rekey();
+            if worn && call.next.is_some() && call.next == peer.sender.sealer.rekey_time() {
+                call.next = Some(now);
+            }
         }
     }
 
