@@ -215,8 +215,8 @@ fn what_is_remembered_of_gaps_is_bounded_however_they_are_made() {
                     _ => resequencer.give_up(bucket, far, now, &mut |_| ()),
                 }
                 assert!(resequencer.places <= MAX_PLACES && resequencer.held() <= 4_096);
-                assert!(memory(&resequencer) < 8 << 20, "{way}: {} bytes", memory(&resequencer));
             }
+            assert!(memory(&resequencer) < 8 << 20, "{way}: {} bytes", memory(&resequencer));
         }
         assert!(resequencer.places > 0);
         resequencer.handle_timeout(Time::from_millis(10_000), &mut |_| ());
