@@ -54,6 +54,8 @@ const LONG_TRAIN: u8 = 60;
 const TRAIN_LIMIT: Duration = Duration::from_millis(300);
 /// A second address of the other end is challenged no more often than this.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
+/// Changes of state that wait to be told, at the most.
+const MAX_CHANGES: usize = 16;
 /// Frames waiting to be sent take at most so many bytes.
 const MAX_FRAMES: usize = 1_024;
 
@@ -601,8 +603,10 @@ impl Link {
         self.state = state;
         self.reason = reason;
         self.since = now;
-        if self.changes.len() < 16 {
-            self.changes.push((state, reason));
+        if self.changes.len() >= MAX_CHANGES {
+            // Of more than anybody wants to know, the last one counts.
+            self.changes.pop();
         }
+        self.changes.push((state, reason));
     }
 }

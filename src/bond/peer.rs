@@ -27,6 +27,10 @@ const MIN_TUNNEL_MTU: usize = 1280;
 const MIN_PATIENCE: Duration = Duration::from_millis(60);
 const MAX_PATIENCE: Duration = Duration::from_millis(1_500);
 const PATIENCE_MARGIN: Duration = Duration::from_millis(700);
+/// Changes of a client's links that a server tells its user within a time; further ones wait for the next. An honest
+/// client stays far below; another must not fill the log and run the scripts without end.
+const MAX_TOLD: usize = 128;
+const TOLD_SPAN: Duration = Duration::from_secs(10);
 /// Links that join a new session count as carrying traffic for so long, if those of the old one did.
 const REJOIN_GRACE: Duration = Duration::from_secs(1);
 
@@ -60,6 +64,8 @@ pub struct Peer {
     differs: Option<Payload>,
     /// That is yet to be told.
     complains: bool,
+    /// Since when changes are counted, and how many were told.
+    told: (Time, usize),
     /// The most that the other end wants to take from us, in bits a second.
     allowance: Option<u64>,
     policer: Option<Policer>,
@@ -88,6 +94,7 @@ impl Peer {
             asked_handling: Handling::default(),
             differs: None,
             complains: false,
+            told: (now, 0),
             allowance: None,
             policer: None,
         };
@@ -323,9 +330,14 @@ impl Peer {
 
     /// Looks for changes that the driver is to know, and adapts what depends on all links.
     pub fn watch(&mut self, now: Time, events: &mut Vec<Event>) {
+        if now.since(self.told.0) >= TOLD_SPAN {
+            self.told = (now, 0);
+        }
+        let before = events.len();
+        let tells = self.config.initiator || self.told.1 < MAX_TOLD;
         let mut rtts: Option<(Duration, Duration)> = None;
         for link in &mut self.sender.links {
-            if link.has_changes() {
+            if tells && link.has_changes() {
                 let (id, name) = (link.id, link.settings.name.clone());
                 for (state, reason) in link.take_changes() {
                     let (peer, reason) = (self.id, reason.to_owned());
@@ -359,7 +371,7 @@ impl Peer {
             LinkState::Disabled | LinkState::Down => false,
         };
         let up = session && self.differs.is_none() && self.sender.links.iter().any(alive);
-        if up != self.up {
+        if up != self.up && tells {
             self.up = up;
             self.since = now;
             events.push(if up {
@@ -371,6 +383,7 @@ impl Peer {
                 Event::PeerDown { peer: self.id, reason }
             });
         }
+        self.told.1 += events.len() - before;
         let header = match self.config.payload {
             Payload::Bonded | Payload::PinnedIp => 0,
             Payload::PinnedEthernet => ethernet::HEADER,

@@ -9,7 +9,7 @@ use crate::bond::pinned_tests::{World, path, udp};
 use crate::bond::receiver::{Opened, Receiver};
 use crate::bond::session::Lifetimes;
 use crate::bond::wire::{self, Frame, Hello, Kind, Report, Shim, ticks};
-use crate::bond::{LinkId, LinkState, Path, Payload, Time};
+use crate::bond::{Event, LinkId, LinkState, Path, Payload, Time};
 
 /// Numbers of an attacker that throws dice, the same in every run (xorshift64*).
 struct Dice(u64);
@@ -293,6 +293,43 @@ fn whatever_a_peer_says_the_other_end_stays_sound() {
         assert_eq!((world.links_up(0), world.links_up(1)), (2, 2), "attacker {attacker}");
         assert!(world.carries(0) && world.carries(1), "attacker {attacker}");
     }
+}
+
+#[test]
+fn a_client_that_flaps_its_links_does_not_flood_the_servers_log() {
+    let mut world = World::new(Payload::Bonded, Payload::Bonded);
+    world.run(Duration::from_secs(20));
+    let mut told = Vec::new();
+    for round in 0..5_000u32 {
+        let hello = Hello {
+            enabled: round % 2 == 0,
+            priority: 1,
+            weight: 1,
+            last_resort: false,
+            keepalive_ms: 0,
+            download_kbit: 0,
+            mtu: 0,
+            name: "wan0".to_owned(),
+        };
+        let mut inside = Vec::new();
+        Shim::control(ticks(world.now)).write(&[], &mut inside);
+        Frame::Hello(hello).write(&mut inside);
+        let mut packet = world.forge(0, 0, &inside).expect("a session");
+        world.take(1, path(1, 0), &mut packet);
+        told.extend(std::iter::from_fn(|| world.ends[1].endpoint.poll_event()));
+        world.now += Duration::from_millis(1);
+    }
+    assert!((100..200).contains(&told.len()), "{} events", told.len());
+
+    // What became of it is told in the end.
+    world.run(Duration::from_secs(15));
+    told.append(&mut world.ends[1].events);
+    let last = told.iter().rev().find_map(|event| match event {
+        Event::LinkState { link: 0, state, .. } => Some(*state),
+        _ => None,
+    });
+    let status = world.ends[1].endpoint.status(world.now);
+    assert_eq!(last, Some(status.peers[0].links[0].state));
 }
 
 #[test]
