@@ -122,7 +122,7 @@ test('a beginner pastes one line and chooses the lines', { timeout: 60000 }, asy
 	await leave(page);
 });
 
-test('every option of the schema has a field with its help', { timeout: 60000 }, async () => {
+test('every option of the schema has a field with a title and its help', { timeout: 60000 }, async () => {
 	const config = fresh('all');
 
 	const { sections } = await ubus(config, server.state, 'options');
@@ -135,11 +135,19 @@ test('every option of the schema has a field with its help', { timeout: 60000 },
 	const page = await setUp(config);
 
 	for (const { type, options } of sections) {
+		const titles = new Set();
+
 		for (const { name, help } of options) {
 			const field = option(page, type, name);
 
 			assert.ok(await field.count() > 0, `${type}.${name} has no field`);
 			assert.ok((await field.first().locator('.cbi-value-description').textContent()).includes(help.replaceAll('`', '').slice(0, 20)), `${type}.${name} has no help`);
+
+			const title = (await field.first().locator('.cbi-value-title').textContent()).trim();
+
+			assert.match(title, /^[A-Z]/, `${type}.${name} has no title`);
+			assert.ok(!titles.has(title), `${type}.${name} has the title of another: ${title}`);
+			titles.add(title);
 		}
 	}
 

@@ -145,7 +145,7 @@ test('a speed test, as far as it is', { timeout: 30000 }, async () => {
 	assert.equal(await card.isVisible(), false);
 	await page.getByRole('button', { name: 'Speed test' }).click();
 	await until('it says what it does', async () => /Measuring the download: Bond · 21\.4 Mbit\/s/.test(await card.textContent()), 20, () => card.textContent());
-	await until('it shows the result', async () => /Bond↓ 26\.4 Mbit\/s {2}↑ 1\.62 Mbit\/sline1↓ 19\.0 Mbit\/s {2}↑ 900 kbit\/sDelay31 ms, under load 39 ms/.test(await card.textContent()), 20, () => card.textContent());
+	await until('it shows the result', async () => /Bond↓ 26\.4 Mbit\/s · ↑ 1\.62 Mbit\/sline1↓ 19\.0 Mbit\/s · ↑ 900 kbit\/sDelay31 ms, under load 39 ms/.test(await card.textContent()), 20, () => card.textContent());
 	await picture(page, 'status-speedtest');
 	await page.waitForTimeout(1500);
 	assert.equal(asked, 4, 'nobody asks for it any more');
@@ -218,7 +218,7 @@ test('the widget of the overview', { timeout: 60000 }, async () => {
 
 	await show(page, server, 'view.status.include.35_bonding');
 	await until('one line a link', async () => await page.locator('[data-link]').count() === 2);
-	await until('with figures', async () => /line1Up↓ .*it\/s {2}↑ .*ms/.test(await page.locator('[data-link=line1]').textContent()), 20, () => page.locator('#maincontent').innerText());
+	await until('with figures', async () => /line1Up↓ .*it\/s · ↑ .*ms/.test(await page.locator('[data-link=line1]').textContent()), 20, () => page.locator('#maincontent').innerText());
 	await picture(page, 'overview');
 	await page.setViewportSize({ width: 1280, height: 900 });
 	await stage.order('cut 1');
@@ -307,7 +307,7 @@ test('the server has ended, and comes back', { timeout: 90000 }, async () => {
 	await leave(again);
 });
 
-test('quota, watchdog and clocks are told', { timeout: 30000 }, async () => {
+test('quota, watchdog, clocks, other servers and kernel mode are told', { timeout: 30000 }, async () => {
 	const real = await until('both links are up', async () => {
 		const status = await server.answer('/ubus', { object: 'bonding', method: 'status', params: { after: 0 } });
 
@@ -317,6 +317,16 @@ test('quota, watchdog and clocks are told', { timeout: 30000 }, async () => {
 	const page = await statusPage({}, { status: {
 		...real, time_ms: Date.now() - 3600000,
 		links: { ...real.links, line2: { ...real.links.line2, quota } },
+		servers: [
+			{ name: 'paris', in_use: false, since_ms: null, answers: false, heard_ms: 125000 },
+			{ name: 'lyon', in_use: true, since_ms: 65000, answers: true, heard_ms: 0 },
+			{ name: 'berlin', in_use: false, since_ms: null, answers: true, heard_ms: 0 },
+			{ name: 'wien', in_use: false, since_ms: null, answers: null, heard_ms: null }
+		],
+		kernel: {
+			bond_mode: 'balance-rr', tunnel_type: 'tap', problems: [ 'there is no room for a device' ],
+			slaves: [ { link: 0, device: 'bond0-line1', carrier: true }, { link: 1, device: 'bond0-line2', carrier: false } ]
+		},
 		watchdog: { addresses: [ '9.9.9.9' ], state: 'silent', last_answer_ms: 12000, rtt_ms: 31.2, error: 'no answer', actions: 0, next_action_ms: 18000 },
 		reload: { ok: false, details: [ 'line 12: policy: not one of adaptive, …' ] }
 	} });
@@ -325,7 +335,13 @@ test('quota, watchdog and clocks are told', { timeout: 30000 }, async () => {
 
 	const notes = await page.locator('.alert-message').allTextContents();
 
-	assert.equal(notes.length, 3, 'configuration, clock and watchdog');
+	assert.equal(notes.length, 4, 'kernel mode, configuration, clock and watchdog');
+	assert.match(await page.locator('.bd-head').textContent(), / · at lyon/);
+	assert.match(await page.locator('.bd-details').textContent(), new RegExp([
+		'Server parison standby · silent, answered 2 min 5 s ago', 'Server lyonin use for 1 min 5 s',
+		'Server berlinon standby · answers', 'Server wienon standby · has never answered'
+	].join('.*')));
+	assert.match(await page.locator('.bd-details').textContent(), /Kernel modebalance-rr · bond0-line1: carrier · bond0-line2: no carrier/);
 	await picture(page, 'status-notes');
 	await leave(page);
 });

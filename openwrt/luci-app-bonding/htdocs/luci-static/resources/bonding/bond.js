@@ -1,6 +1,7 @@
 'use strict';
 'require baseclass';
 'require rpc';
+'require ui';
 
 /*
  * What the pages share: calls of the ubus object `bonding`, words for its states, figures for people, and the reading of
@@ -131,8 +132,16 @@ return baseclass.extend({
 
 	ms: value => value == null ? '–' : '%s ms'.format(value < 9.95 ? value.toFixed(1) : Math.round(value)),
 
-	percent: share => share == null ? '–' : '%s %%'.format(share > 0 && share < 0.0995
-		? (share * 100).toFixed(share < 0.001 ? 2 : 1) : Math.round(share * 100)),
+	percent(share) {
+		if (share == null)
+			return '–';
+
+		return share > 0 && share < 0.0005 ? '< 0.1 %'
+			: '%s %%'.format(share > 0 && share < 0.0995 ? (share * 100).toFixed(1) : Math.round(share * 100));
+	},
+
+	/* Figures of both ways, one beside the other. */
+	ways: (down, up) => '↓ %s · ↑ %s'.format(down, up),
 
 	/* The two largest units of a time. */
 	duration(ms) {
@@ -190,5 +199,23 @@ return baseclass.extend({
 
 	dot(kind) {
 		return E('span', { 'class': 'bd-dot bd-' + kind, 'aria-hidden': 'true' });
+	},
+
+	/* Asks before `act`. The promise ends as that of `act` does, or at once where the answer is no. */
+	confirm(title, text, yes, act) {
+		return new Promise((resolve, reject) => {
+			const answer = (words, style, then) => E('button', { 'class': 'btn ' + style, 'click': () => {
+				ui.hideModal();
+				then();
+			} }, [ words ]);
+
+			ui.showModal(title, [
+				E('p', [ text ]),
+				E('div', { 'class': 'right' }, [
+					answer(_('Cancel'), '', resolve), ' ',
+					answer(yes, 'cbi-button-negative important', () => act().then(resolve, reject))
+				])
+			]);
+		});
 	}
 });

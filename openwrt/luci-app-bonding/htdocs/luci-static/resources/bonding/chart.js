@@ -124,7 +124,10 @@ class Chart {
 			const at = x(this.now - minutes * 60000);
 
 			this.line(at, TOP, at, bottom, 'bd-grid');
-			this.text(at, bottom + 14, _('−%d min').format(minutes), 'middle');
+
+			/* Every second one has room on a narrow screen. */
+			if (width > 480 || minutes % 2 === 0)
+				this.text(at, bottom + 14, _('−%d min').format(minutes), 'middle');
 		}
 
 		this.text(width - RIGHT, bottom + 14, _('now'), 'end');

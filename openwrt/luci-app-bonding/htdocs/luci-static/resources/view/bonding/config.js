@@ -6,6 +6,7 @@
 'require ui';
 'require uci';
 'require bonding.bond as bond';
+'require bonding.options as options';
 'require bonding.values as values';
 
 /*
@@ -14,65 +15,6 @@
  */
 
 const CONFIG = 'bonding';
-
-/* The tabs of each type of section with the options that belong there; the rest is general, or advanced. */
-const SECTIONS = {
-	globals: { title: _('General'), tabs: [
-		[ 'general', _('General') ],
-		[ 'server', _('As a server'), [ 'listen_port', 'listen_address', 'public_address', 'client_to_client' ] ],
-		[ 'advanced', _('Advanced') ]
-	] },
-	interface: { title: _('Bond'), tabs: [
-		[ 'general', _('Server and addresses'), [ 'server', 'remote_port', 'public_key', 'preshared_key', 'ipaddr', 'netmask', 'ip6addr', 'remote_ipaddr', 'ifname', 'server_timeout', 'server_return' ] ],
-		[ 'traffic', _('Traffic'), [ 'policy', 'default_route', 'route', 'metric', 'resequence_tcp', 'resequence_udp', 'mtu', 'mss_clamp' ] ],
-		[ 'watchdog', _('Watchdog'), [ 'watchdog', 'watchdog_ip', 'watchdog_period', 'watchdog_timeout', 'watchdog_action' ] ],
-		[ 'scripts', _('Scripts'), [ 'preup', 'up', 'predown', 'down', 'link_script', 'hook_timeout' ] ],
-		[ 'kernel', _('Kernel mode'), [ 'bond_mode', 'xmit_hash_policy', 'tunnel_type', 'miimon', 'arp_interval', 'arp_ip_target' ] ],
-		[ 'advanced', _('Advanced') ]
-	] },
-	link: { title: _('Links'), add: _('Add a link'), tabs: [
-		[ 'general', _('General'), [ 'enabled', 'interface', 'active', 'priority' ] ],
-		[ 'limits', _('Limits'), [ 'upload', 'download', 'quota', 'quota_reset_day', 'weight' ] ],
-		[ 'advanced', _('Advanced'), [ 'server', 'remote_port' ] ]
-	] },
-	server: { title: _('Further servers'), add: _('Add a server'), tabs: [
-		[ 'general', _('General') ],
-		[ 'advanced', _('Advanced') ]
-	] },
-	rule: { title: _('Rules'), add: _('Add a rule'), anonymous: true, tabs: [
-		[ 'general', _('General') ],
-		[ 'advanced', _('Advanced') ]
-	] },
-	redirect: { title: _('Port forwards'), add: _('Add a port forward'), tabs: [
-		[ 'general', _('General') ],
-		[ 'advanced', _('Advanced') ]
-	] },
-	peer: { title: _('Routers'), add: _('Add a router'), tabs: [
-		[ 'general', _('General') ],
-		[ 'advanced', _('Advanced') ]
-	] }
-};
-
-/* Names of options that need more than themselves to be understood. */
-const TITLES = {
-	'enabled': _('Enabled'), 'cipher': _('Cipher'), 'log_level': _('Log'), 'role': _('Role'), 'mode': _('Mode'),
-	'listen_port': _('Ports'), 'listen_address': _('Addresses'), 'public_address': _('Reached at'), 'client_to_client': _('Between routers'),
-	'server': _('Server'), 'server_timeout': _('Leave a silent server after'), 'server_return': _('Go back to a better server after'),
-	'dns': _('Name servers'), 'remote_port': _('Port of the server'), 'public_key': _('Public key of the other end'),
-	'preshared_key': _('Pre-shared key'), 'private_key': _('Private key'), 'private_key_file': _('File of the private key'),
-	'ipaddr': _('IPv4 address'), 'netmask': _('Netmask'), 'ip6addr': _('IPv6 address'), 'remote_ipaddr': _('Address of the server in the bond'),
-	'ifname': _('Device'), 'device': _('Device'), 'interface': _('Interface'), 'gateway': _('IPv4 gateway'), 'ip6gateway': _('IPv6 gateway'),
-	'policy': _('Policy'), 'default_route': _('Default route'), 'route': _('Routes'), 'metric': _('Metric'), 'mtu': _('MTU'),
-	'resequence_tcp': _('Keep TCP in order'), 'resequence_udp': _('Keep UDP in order'), 'mss_clamp': _('Clamp MSS'),
-	'watchdog': _('Watchdog'), 'watchdog_ip': _('Addresses to ping'), 'watchdog_period': _('Every'), 'watchdog_timeout': _('Act after'),
-	'watchdog_action': _('Action'), 'hook_timeout': _('Time limit of scripts'), 'link_script': _('Script for links'),
-	'preup': _('Before it comes up'), 'up': _('After it came up'), 'predown': _('Before it goes down'), 'down': _('After it went down'),
-	'active': _('Used while the bond is down'), 'priority': _('Priority'), 'weight': _('Weight'), 'upload': _('Upload limit'), 'download': _('Download limit'),
-	'quota': _('Monthly volume'), 'quota_reset_day': _('Volume starts anew on day'), 'keepalive': _('Keepalive'), 'local_port': _('Own port'),
-	'lan': _('Networks behind it'), 'proto': _('Protocol'), 'src_ip': _('From address'), 'dest_ip': _('To address'), 'src_port': _('From port'),
-	'dest_port': _('To port'), 'dscp': 'DSCP', 'mark': _('Mark'), 'link': _('Links'), 'outside': _('Past the bond'), 'force': _('Force'),
-	'rekey_interval': _('New keys every')
-};
 
 /* The schema's words are plain text with code in backticks; LuCI's descriptions are HTML. */
 function asHtml(text) {
@@ -158,7 +100,7 @@ return view.extend({
 	},
 
 	addSection(spec) {
-		const known = SECTIONS[spec.type] || { title: spec.type, tabs: [ [ 'general', _('General') ], [ 'advanced', _('Advanced') ] ] };
+		const known = options.section(spec.type);
 		const section = this.map.section(form.TypedSection, spec.type, known.title, asHtml(_(spec.help)));
 		const order = known.tabs.flatMap(([ , , names ]) => names || []);
 		const rank = option => order.includes(option.name) ? order.indexOf(option.name) : order.length;
@@ -184,7 +126,7 @@ return view.extend({
 	addOption(section, tab, type, spec) {
 		const widget = spec.list ? form.DynamicList
 			: { bool: form.Flag, enum: form.ListValue, secret: SecretValue }[spec.type] || form.Value;
-		const o = section.taboption(tab, widget, spec.name, TITLES[spec.name] || spec.name, this.describe(spec));
+		const o = section.taboption(tab, widget, spec.name, options.title(type, spec.name), this.describe(spec));
 
 		o.rmempty = !spec.required;
 		o.optional = !spec.required;
@@ -258,29 +200,12 @@ return view.extend({
 			}).catch(error => ui.addNotification(null, E('p', [ error.message ]), 'error'));
 			const button = E('button', {
 				'class': 'btn cbi-button', 'disabled': this.mayAct ? null : '',
-				'click': ui.createHandlerFn(this, () => this.key ? this.confirm(_('Make a new key?'),
+				'click': ui.createHandlerFn(this, () => this.key ? bond.confirm(_('Make a new key?'),
 					_('The server refuses this router until it is told the new public key.'), _('Make a new key'), () => make(true)) : make(false))
 			}, [ this.key ? _('Make a new key') : _('Make a key') ]);
 
 			return E('div', { 'class': 'bd-key-line' }, [ shown, ' ', button ]);
 		};
-	},
-
-	confirm(title, text, yes, act) {
-		return new Promise(resolve => ui.showModal(title, [
-			E('p', [ text ]),
-			E('div', { 'class': 'right' }, [
-				E('button', { 'class': 'btn', 'click': () => {
-					ui.hideModal();
-					resolve();
-				} }, [ _('Cancel') ]),
-				' ',
-				E('button', { 'class': 'btn cbi-button-negative important', 'click': () => {
-					ui.hideModal();
-					resolve(act());
-				} }, [ yes ])
-			])
-		]));
 	},
 
 	/* Interfaces that may lead to the internet: not this machine's own, nor one without a way out. */

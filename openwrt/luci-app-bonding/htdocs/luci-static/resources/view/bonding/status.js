@@ -22,6 +22,9 @@ function set(element, text) {
 		element.textContent = text;
 }
 
+/* A figure of a scale, without the digits that say nothing. */
+const round = text => text.replace(/(\.\d*?)0+ /, '$1 ').replace('. ', ' ');
+
 function bar(share, shade) {
 	return E('div', { 'class': 'bd-bar', 'style': shade ? '--bd-shade:' + shade : null },
 		[ E('div', { 'style': 'width:%.1f%%'.format(Math.min(share || 0, 1) * 100) }) ]);
@@ -57,13 +60,6 @@ class Meter {
 		set(this.limit, possible(capacity, peak));
 		this.fill.style.width = '%.1f%%'.format(most ? Math.min((rate || 0) / most, 1) * 100 : 0);
 	}
-}
-
-/* Which server is in use, where there are several. */
-function at(status) {
-	const servers = status.servers || [];
-
-	return servers.length > 1 ? _('at the server %s').format(servers.find(server => server.in_use)?.name) : '';
 }
 
 /* The row of one link; made once, then kept up to date. */
@@ -124,16 +120,16 @@ class Row {
 		this.up.update(link.tx_rate, link.tx_capacity, link.peak.tx);
 
 		const list = [
-			[ _('Delay'), link.rtt_ms == null ? '–' : _('%s (best %s)').format(bond.ms(link.rtt_ms), bond.ms(link.rtt_min_ms)) ],
-			[ _('Jitter'), link.jitter_ms == null ? '–' : bond.ms(link.jitter_ms) ],
-			[ _('Loss'), link.tx_loss == null ? '–' : '↓ %s  ↑ %s'.format(bond.percent(link.rx_loss), bond.percent(link.tx_loss)) ],
-			[ _('Share'), share == null ? '–' : bond.percent(share) ]
+			[ _('Delay'), !alive || link.rtt_ms == null ? '–' : _('%s (best %s)').format(bond.ms(link.rtt_ms), bond.ms(link.rtt_min_ms)) ],
+			[ _('Jitter'), alive ? bond.ms(link.jitter_ms) : '–' ],
+			[ _('Loss'), !alive || link.tx_loss == null ? '–' : bond.ways(bond.percent(link.rx_loss), bond.percent(link.tx_loss)) ],
+			[ _('Share'), alive ? bond.percent(share) : '–' ]
 		];
 
 		const quota = link.place?.quota;
 
 		if (quota)
-			list.push([ _('Quota'), _('%s of %s').format(bond.bytes(quota.used), bond.bytes(quota.quota)) ]);
+			list.push([ _('Quota'), [ _('%s of %s').format(bond.bytes(quota.used), bond.bytes(quota.quota)), quota.used_up ? _('used up') : null ].filter(Boolean).join(' · ') ]);
 
 		dom.content(this.figures, pairs(list));
 		set(this.places, [
@@ -160,7 +156,7 @@ return view.extend({
 		this.mayAct = L.hasViewPermission() !== false;
 		this.events = [];
 		this.peaks = {};
-		this.chart = new chart.Chart(SPAN, rate => bond.rate(rate), ms => bond.ms(ms));
+		this.chart = new chart.Chart(SPAN, rate => round(bond.rate(rate)), ms => bond.ms(ms));
 		this.root = E('div', { 'class': 'bd' });
 		this.page = null;
 
@@ -366,7 +362,7 @@ return view.extend({
 
 		return {
 			kind: 'bad', id: 'no-answer', title: _('The server does not answer'),
-			text: [ _('Over no link an answer comes from %s. What to check, the most frequent first:').format(
+			text: [ _('No link gets an answer from %s. What to check, the most frequent first:').format(
 				[ ...new Set(used.flatMap(link => link.remote || link.place.servers || [])) ].join(', ') || '?') ],
 			steps: [
 				_('Do the lines work? Look at the interfaces of this router and at the lamps of the modems.'),
@@ -433,7 +429,9 @@ return view.extend({
 			this.speeds = E('div', { 'class': 'bd-speeds' }),
 			E('div', { 'class': 'bd-actions' }, this.mayAct ? [
 				this.speedTest = this.button(_('Speed test'), 'cbi-button-action', () => this.testSpeed()),
-				this.button(_('Restart'), 'cbi-button-neutral', () => this.confirmRestart())
+				this.button(_('Restart'), 'cbi-button-neutral', () => bond.confirm(_('Restart the daemon?'),
+					_('Connections through the bond pause for a moment. Changes of the configuration do not need this, except where the page says so.'),
+					_('Restart'), bond.restart))
 			] : [])
 		]);
 		this.notes = E('div');
@@ -483,7 +481,7 @@ return view.extend({
 			: _('Online through the bond') ]);
 		set(this.summary, server
 			? _('Waiting on %s').format((status.listen || []).join(', '))
-			: [ _('%d of %d links up').format(up, links.length), _('for %s').format(bond.duration(since)), at(status) ].filter(Boolean).join(' · '));
+			: [ _('%d of %d links up').format(up, links.length), _('for %s').format(bond.duration(since)), this.serverInUse(status) ].filter(Boolean).join(' · '));
 
 		const usable = links.filter(link => link.state === 'up');
 		const sum = (list, value) => list.reduce((total, link) => total + value(link), 0);
@@ -507,8 +505,21 @@ return view.extend({
 		])));
 	},
 
+	/* Which of several servers the bond is at. */
+	serverInUse(status) {
+		const servers = status.servers || [];
+
+		return servers.length > 1 ? servers.filter(server => server.in_use).map(server => _('at %s').format(server.name)).join() : '';
+	},
+
 	showNotes(status) {
 		const notes = [];
+
+		if (status.kernel?.problems?.length)
+			notes.push([ _('Kernel mode: a link has no tunnel device.'), status.kernel.problems ]);
+
+		if (status.firewall?.problem)
+			notes.push([ _('Addresses are not translated.'), [ status.firewall.problem ] ]);
 
 		if (status.reload && !status.reload.ok)
 			notes.push([ _('The changed configuration was refused; the old one is still in use.'), status.reload.details ]);
@@ -578,12 +589,14 @@ return view.extend({
 			[ _('Cipher'), peer.cipher ],
 			[ _('Last handshake'), peer.last_handshake_ms == null ? null : _('%s ago').format(bond.duration(peer.last_handshake_ms)) ],
 			[ _('Sent again'), peer.resent == null ? null : _('%d packets').format(peer.resent) ],
-			[ _('Waiting in line'), peer.queue_packets == null ? null : _('%d packets').format(peer.queue_packets) ]
+			[ _('Waiting in line'), peer.queue_packets == null ? null : _('%d packets').format(peer.queue_packets) ],
+			...(status.servers?.length > 1 ? status.servers.map(found => [ _('Server %s').format(found.name), this.server(found) ]) : [])
 		], [
 			[ _('Device'), _('%s, packets up to %d bytes').format(status.ifname, status.mtu) ],
 			[ _('Running for'), bond.duration(status.uptime_ms) ],
 			[ _('Version'), status.program ],
 			[ _('Watchdog'), this.watchdog(status.watchdog) ],
+			[ _('Kernel mode'), this.kernel(status.kernel) ],
 			[ _('Key of this end'), mono(status.endpoint.public_key) ],
 			[ _('Key of the server'), peer.public_key ? mono(peer.public_key) : null ]
 		] ];
@@ -595,6 +608,22 @@ return view.extend({
 
 		this.shownDetails = shown;
 		dom.content(this.details, groups.map(group => pairs(group.filter(([ , value ]) => value != null && value !== '–'))));
+	},
+
+	/* A server among several: in use or on standby, and when it answered. */
+	server(found) {
+		const heard = found.heard_ms == null ? _('has never answered') : _('answered %s ago').format(bond.duration(found.heard_ms));
+
+		return [
+			found.in_use ? _('in use for %s').format(bond.duration(found.since_ms)) : _('on standby'),
+			found.answers ? (found.in_use ? null : _('answers')) : found.answers === false ? [ _('silent'), heard ].join(', ') : heard
+		].filter(Boolean).join(' · ');
+	},
+
+	/* What the kernel's bonding driver spreads packets over. */
+	kernel(state) {
+		return state && [ state.bond_mode, ...(state.slaves || []).map(slave =>
+			'%s: %s'.format(slave.device, slave.carrier ? _('carrier') : _('no carrier'))) ].filter(Boolean).join(' · ');
 	},
 
 	watchdog(state) {
@@ -627,10 +656,10 @@ return view.extend({
 
 			return E('li', { 'class': 'bd-' + kind, 'data-number': event.number }, [
 				E('span', { 'class': 'bd-dim' }, [ time.toLocaleString() ]),
-				E('span', [ event.link || (event.peer === 'server' ? _('Bond') : event.peer) || _('Daemon') ]),
+				E('span', [ [ event.peer === 'server' ? null : event.peer, event.link ].filter(Boolean).join('/') || (event.peer ? _('Bond') : _('Daemon')) ]),
 				E('span', [
 					bond.dot(kind), E('span', { 'class': kind === 'off' ? '' : 'bd-word' }, [ bond.word(event.what) ]),
-					event.why ? ': ' + bond.word(event.why) : ''
+					event.why && event.why !== 'taken out by the user' ? ': ' + bond.word(event.why) : ''
 				])
 			]);
 		};
@@ -644,23 +673,6 @@ return view.extend({
 				} }, [ this.all ? _('Show fewer') : _('Show all %d').format(events.length) ])
 			]) : ''
 		]);
-	},
-
-	confirmRestart() {
-		return new Promise((resolve, reject) => ui.showModal(_('Restart the daemon?'), [
-			E('p', [ _('Connections through the bond pause for a moment. Changes of the configuration do not need this, except where the page says so.') ]),
-			E('div', { 'class': 'right' }, [
-				E('button', { 'class': 'btn', 'click': () => {
-					ui.hideModal();
-					resolve();
-				} }, [ _('Cancel') ]),
-				' ',
-				E('button', { 'class': 'btn cbi-button-positive important', 'click': () => {
-					ui.hideModal();
-					bond.restart().then(resolve, reject);
-				} }, [ _('Restart') ])
-			])
-		]));
 	},
 
 	/* A speed test goes on in the background of the router: the page looks how far it is until it has ended. */
@@ -689,7 +701,7 @@ return view.extend({
 					report.direction === 'download' ? '↓' : '↑', bond.rate(report.bits_per_second))));
 			}
 
-		const results = [ ...rows ].map(([ where, rates ]) => [ where, rates.join('  ') ]);
+		const results = [ ...rows ].map(([ where, rates ]) => [ where, rates.join(' · ') ]);
 
 		if (last.idle_ms != null)
 			results.push([ _('Delay'), last.loaded_ms == null ? bond.ms(last.idle_ms)

@@ -36,7 +36,7 @@ return baseclass.extend({
 				const alive = link.state === 'up' || link.state === 'suspect';
 
 				return line(kind, link.key, word, alive
-					? '↓ %s  ↑ %s  %s'.format(bond.rate(link.rx_rate), bond.rate(link.tx_rate), bond.ms(link.rtt_ms))
+					? [ bond.ways(bond.rate(link.rx_rate), bond.rate(link.tx_rate)), bond.ms(link.rtt_ms) ].join(' · ')
 					: bond.word(link.place.note || link.reason || ''), link.colour);
 			}) : [ line('off', _('Daemon'), _('no link'), '') ])
 		]);
