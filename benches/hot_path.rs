@@ -7,7 +7,7 @@ use std::time::Duration;
 use bonding::bond::Time;
 use bonding::bond::aead::{AeadKey, portable};
 use bonding::bond::cipher::Cipher;
-use bonding::bond::resequencer::{Arrival, Resequencer};
+use bonding::bond::resequencer::{Arrival, Order, Resequencer};
 use bonding::bond::scheduler::{Candidate, Head, Policy, Scheduler};
 use bonding::io::offload::{Coalescer, HEADER_LEN, Header, Segmentation, Segments};
 use divan::Bencher;
@@ -60,7 +60,7 @@ fn resequencer(bencher: Bencher<'_, '_>, stride: u32) {
         let mut delivered = 0;
         for n in &order {
             let seq = (first + n) & 0xf_ffff;
-            let arrival = Arrival { bucket: 5, seq, ordered: true, link: 0, sent: 0 };
+            let arrival = Arrival { bucket: 5, seq, order: Order::Stream, link: 0, sent: 0 };
             resequencer.receive(arrival, &packet, NOW, &mut |_| delivered += 1);
         }
         assert_eq!(delivered, 64);

@@ -59,6 +59,11 @@ pub fn tcp_ports(packet: &[u8]) -> Option<(u16, u16)> {
     (ip.protocol == TCP && ip.whole).then(|| Some((port(0)?, port(2)?)))?
 }
 
+/// Whether a packet is (a part of) a TCP segment.
+pub fn is_tcp(packet: &[u8]) -> bool {
+    Ip::parse(packet).is_some_and(|ip| ip.protocol == TCP)
+}
+
 /// Sorts packets into flows. The hash is keyed, so that nobody can aim at a bucket.
 #[derive(Clone, Debug)]
 pub struct Classifier {

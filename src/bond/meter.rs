@@ -1,4 +1,4 @@
-//! The rate of something that flows, for people to look at.
+//! Rates of what flows: for people to look at, and to tell bulk from calls.
 
 use std::time::Duration;
 
@@ -39,9 +39,54 @@ impl Meter {
     }
 }
 
+/// How much a flow has sent of late, in a few bytes: there are thousands of flows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Volume {
+    /// Number of the present [`SLOT`], the low bits of it.
+    slot: u16,
+    /// Sent in the slot before and in the present one, in units of [`UNIT`] bytes.
+    amounts: [u16; 2],
+}
+
+const SLOT: Duration = Duration::from_millis(64);
+const UNIT: usize = 16;
+/// A flow that sends so many bytes in two slots, that is 1 to 2 Mbit/s, is no call.
+const BULK: usize = 16_384;
+
+impl Volume {
+    /// Counts, and says whether the flow is bulk.
+    pub fn add(&mut self, bytes: usize, now: Time) -> bool {
+        let slot = (now.as_micros() / SLOT.as_micros() as u64) as u16;
+        let [previous, present] = match slot.wrapping_sub(self.slot) {
+            0 => self.amounts,
+            1 => [self.amounts[1], 0],
+            _ => [0, 0],
+        };
+        let present = present.saturating_add(u16::try_from(bytes / UNIT).unwrap_or(u16::MAX));
+        *self = Volume { slot, amounts: [previous, present] };
+        UNIT * (usize::from(previous) + usize::from(present)) >= BULK
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bulk_is_told_from_a_call() {
+        let sends = |bytes, every: usize| {
+            let mut volume = Volume::default();
+            let mut verdicts = (0..2_000).step_by(every).map(|ms| volume.add(bytes, Time::from_millis(ms)));
+            let settled = verdicts.by_ref().nth(200 / every).unwrap_or_default();
+            verdicts.all(|verdict| verdict == settled).then_some(settled)
+        };
+        assert_eq!(sends(200, 5), Some(false), "a call");
+        assert_eq!(sends(1_200, 20), Some(false), "0.5 Mbit/s");
+        assert_eq!(sends(1_200, 3), Some(true), "3 Mbit/s");
+        let mut volume = Volume::default();
+        assert!((0..20).any(|_| volume.add(1_500, Time::ZERO)));
+        assert!(!volume.add(1_500, Time::from_millis(200)), "it has paused");
+    }
 
     #[test]
     fn a_steady_flow_and_its_end_are_seen() {

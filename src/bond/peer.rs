@@ -11,6 +11,7 @@ use super::class::Class;
 use super::limit::Policer;
 use super::link::{Link, LinkState};
 use super::receiver::{Opened, Receiver};
+use super::resequencer::Patience;
 use super::sender::Sender;
 use super::session::Lineage;
 use super::wire::{Frame, Hello};
@@ -23,10 +24,6 @@ use self::config::{kilobits, settings_of};
 
 /// The tunnel's MTU is never less: IPv6 needs it (RFC 8200). Longer packets than a link carries are split.
 const MIN_TUNNEL_MTU: usize = 1280;
-/// How long a gap is waited for, at least and at most.
-const MIN_PATIENCE: Duration = Duration::from_millis(60);
-const MAX_PATIENCE: Duration = Duration::from_millis(1_500);
-const PATIENCE_MARGIN: Duration = Duration::from_millis(700);
 /// Changes of a client's links that a server tells its user within a time; further ones wait for the next. An honest
 /// client stays far below; another must not fill the log and run the scripts without end.
 const MAX_TOLD: usize = 128;
@@ -350,8 +347,7 @@ impl Peer {
             }
         }
         if let Some((low, high)) = rtts {
-            let patience = (high - low) + low * 3 + PATIENCE_MARGIN;
-            self.receiver.set_patience(patience.clamp(MIN_PATIENCE, MAX_PATIENCE));
+            self.receiver.set_patience(Patience::between(low, high));
         }
         if std::mem::take(&mut self.complains)
             && let Some(reason) = self.disagreement()

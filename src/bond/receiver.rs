@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::meter::Meter;
 use super::packet::{Packet, Pool};
 use super::reception::{Arrived, Reception};
-use super::resequencer::{Arrival, Resequencer};
+use super::resequencer::{Arrival, Order, Patience, Resequencer};
 use super::session::{Lifetimes, Opener};
 use super::wire::{Frame, Frames, Kind, MAX_BITMAP, Report, Shim, ticks};
-use super::{LinkId, MAX_LINKS, Time};
+use super::{LinkId, MAX_LINKS, Time, ip};
 
 /// Packets that the resequencer holds at the most.
 const MAX_HELD: usize = 4_096;
@@ -180,7 +180,7 @@ impl Receiver {
     }
 
     /// How long a gap is waited for.
-    pub fn set_patience(&mut self, patience: Duration) {
+    pub fn set_patience(&mut self, patience: Patience) {
         self.resequencer.set_patience(patience);
     }
 
@@ -241,7 +241,11 @@ impl Receiver {
         let arrival = Arrival {
             bucket: shim.bucket,
             seq: shim.sequence,
-            ordered: shim.ordered,
+            order: match shim.ordered {
+                false => Order::Any,
+                true if ip::is_tcp(payload) => Order::Stream,
+                true => Order::Datagrams,
+            },
             link,
             sent: u64::from(shim.sent),
         };

@@ -2,7 +2,8 @@
 //!
 //! Every packet carries a flow bucket and a sequence number in it, so a gap in one flow never holds up another. A gap
 //! is closed by the missing packet, by the sender's word that it will not come, or when its time is over; the time
-//! runs from the moment the gap was first seen, and no later arrival extends it.
+//! runs from the moment the gap was first seen, and no later arrival extends it. It is shorter for datagrams than for
+//! streams: their receivers prefer a hole to a long wait.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -22,7 +23,45 @@ const MAX_PLACES: usize = 8 * WINDOW as usize;
 /// Places that a flow keeps the memory of when they are empty.
 const SPARE_PLACES: usize = 32;
 /// Before anything is known of the links.
-const DEFAULT_PATIENCE: Duration = Duration::from_millis(200);
+const DEFAULT_PATIENCE: Patience =
+    Patience { stream: Duration::from_millis(200), datagrams: Duration::from_millis(100) };
+
+const STREAM_MARGIN: Duration = Duration::from_millis(700);
+const MAX_PATIENCE: Duration = Duration::from_millis(1_500);
+const DATAGRAM_MARGIN: Duration = Duration::from_millis(40);
+const MAX_DATAGRAM_PATIENCE: Duration = Duration::from_millis(400);
+
+/// How long a gap is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// In a stream (TCP), which stands still until the gap is filled, by us or by its sender.
+    pub stream: Duration,
+    /// In a flow of datagrams.
+    pub datagrams: Duration,
+}
+
+impl Patience {
+    /// Enough for what comes over the slowest link, and for what is sent again over the quickest; these are their round
+    /// trips. A stream is given time for a second attempt, too.
+    pub fn between(quickest: Duration, slowest: Duration) -> Self {
+        let difference = slowest.saturating_sub(quickest);
+        Patience {
+            stream: (difference + quickest * 3 + STREAM_MARGIN).min(MAX_PATIENCE),
+            datagrams: (difference + quickest * 3 / 2 + DATAGRAM_MARGIN).min(MAX_DATAGRAM_PATIENCE),
+        }
+    }
+}
+
+/// What a packet's flow asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing: only second copies are removed.
+    Any,
+    /// Order, unless it takes long.
+    Datagrams,
+    /// Order.
+    Stream,
+}
 
 /// What is known of an arrived packet.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +70,8 @@ pub struct Arrival {
     pub bucket: u16,
     /// Sequence number in it.
     pub seq: u32,
-    /// The flow's order matters; otherwise only second copies are removed.
-    pub ordered: bool,
+    /// What its flow asks for.
+    pub order: Order,
     /// Over which link it came.
     pub link: LinkId,
     /// When it was sent, in ticks of the sender's clock.
@@ -53,7 +92,8 @@ pub enum Outcome {
 }
 
 struct Held {
-    since: Time,
+    /// It waits no longer.
+    until: Time,
     /// `None` when it was delivered at once, since its order does not matter.
     packet: Option<Packet>,
 }
@@ -77,7 +117,7 @@ struct Flow {
 pub struct Resequencer {
     flows: Vec<Option<Box<Flow>>>,
     deadlines: BTreeSet<(Time, u16)>,
-    patience: Duration,
+    patience: Patience,
     pool: Pool,
     held: usize,
     max_held: usize,
@@ -113,6 +153,11 @@ impl Resequencer {
         deliver: &mut dyn FnMut(&[u8]),
     ) -> Outcome {
         let bucket = arrival.bucket;
+        let patience = match arrival.order {
+            Order::Any => None,
+            Order::Datagrams => Some(self.patience.datagrams),
+            Order::Stream => Some(self.patience.stream),
+        };
         if usize::from(bucket) >= BUCKETS {
             return Outcome::Duplicate;
         }
@@ -134,7 +179,7 @@ impl Resequencer {
             self.duplicates += 1;
             return Outcome::Duplicate;
         }
-        if index == 0 || !arrival.ordered {
+        if index == 0 || patience.is_none() {
             deliver(packet);
         }
         if index == 0 {
@@ -144,14 +189,14 @@ impl Resequencer {
             self.schedule(bucket);
             return Outcome::Delivered;
         }
-        let waits = arrival.ordered;
-        let copy = waits.then(|| {
+        let copy = patience.map(|_| {
             let mut copy = self.pool.take();
             copy.copy_from(packet);
             copy
         });
-        self.place(bucket, index, Held { since: now, packet: copy }, deliver);
-        if !waits {
+        let until = now + patience.unwrap_or(self.patience.stream);
+        self.place(bucket, index, Held { until, packet: copy }, deliver);
+        if patience.is_none() {
             return Outcome::Delivered;
         }
         Outcome::Held
@@ -180,11 +225,12 @@ impl Resequencer {
             self.schedule(bucket);
             return;
         }
-        self.place(bucket, index, Held { since: now, packet: None }, deliver);
+        let until = now + self.patience.stream;
+        self.place(bucket, index, Held { until, packet: None }, deliver);
     }
 
     /// How long a gap is waited for.
-    pub fn set_patience(&mut self, patience: Duration) {
+    pub fn set_patience(&mut self, patience: Patience) {
         self.patience = patience;
     }
 
@@ -324,13 +370,12 @@ impl Resequencer {
     /// memory, and a packet that comes after it is delivered all the same.
     fn schedule(&mut self, bucket: u16) {
         self.count_places(bucket);
-        let patience = self.patience;
         let flow = self.flow(bucket);
         if flow.ahead.capacity() > SPARE_PLACES.max(2 * flow.ahead.len()) {
             flow.ahead.shrink_to_fit();
         }
         let old = flow.deadline.take();
-        flow.deadline = flow.ahead.iter().flatten().map(|held| held.since).min().map(|seen| seen + patience);
+        flow.deadline = flow.ahead.iter().flatten().map(|held| held.until).min();
         let new = flow.deadline;
         if old == new {
             return;

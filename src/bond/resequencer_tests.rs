@@ -3,8 +3,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn arrival(bucket: u16, seq: u32, ordered: bool) -> Arrival {
-    Arrival { bucket, seq: seq & (SEQUENCES - 1), ordered, link: 0, sent: 0 }
+    let order = if ordered { Order::Stream } else { Order::Any };
+    Arrival { bucket, seq: seq & (SEQUENCES - 1), order, link: 0, sent: 0 }
 }
+
+const PATIENCE: Patience =
+    Patience { stream: Duration::from_millis(100), datagrams: Duration::from_millis(30) };
 
 /// Feeds packets whose content is their number, and collects what comes out.
 struct Rig {
@@ -25,6 +29,14 @@ impl Rig {
             Time::from_millis(ms),
             &mut |packet| out.push(u32::from_be_bytes(packet.try_into().unwrap())),
         )
+    }
+
+    fn feed_datagram(&mut self, seq: u32, ms: u64) -> Outcome {
+        let arrival = Arrival { order: Order::Datagrams, ..arrival(1, seq, true) };
+        let out = &mut self.out;
+        self.resequencer.receive(arrival, &seq.to_be_bytes(), Time::from_millis(ms), &mut |packet| {
+            out.push(u32::from_be_bytes(packet.try_into().unwrap()))
+        })
     }
 
     fn wait(&mut self, ms: u64) {
@@ -51,7 +63,7 @@ fn a_gap_holds_what_follows_until_it_is_filled() {
 #[test]
 fn later_arrivals_do_not_extend_the_wait() {
     let mut rig = Rig::new();
-    rig.resequencer.set_patience(Duration::from_millis(100));
+    rig.resequencer.set_patience(PATIENCE);
     for (seq, at) in [(0, 0), (2, 10), (3, 50), (5, 60), (6, 90)] {
         rig.feed(seq, true, at);
     }
@@ -65,6 +77,21 @@ fn later_arrivals_do_not_extend_the_wait() {
     rig.wait(160);
     assert_eq!(rig.out, [0, 2, 3, 1, 5, 6]);
     assert_eq!(rig.resequencer.gaps_given_up(), 2);
+}
+
+#[test]
+fn datagrams_wait_less_than_a_stream() {
+    let mut rig = Rig::new();
+    rig.resequencer.set_patience(PATIENCE);
+    for (seq, at) in [(0, 0), (3, 10), (1, 20)] {
+        rig.feed_datagram(seq, at);
+    }
+    assert_eq!(rig.out, [0, 1]);
+    rig.wait(39);
+    assert_eq!(rig.out, [0, 1]);
+    rig.wait(40);
+    assert_eq!((rig.out.as_slice(), rig.resequencer.poll_timeout()), (&[0, 1, 3][..], None));
+    assert_eq!(rig.feed_datagram(2, 50), Outcome::Late, "still better than never");
 }
 
 #[test]
@@ -135,7 +162,7 @@ proptest! {
     ) {
         let patience = 50;
         let mut resequencer = Resequencer::new(4_096);
-        resequencer.set_patience(Duration::from_millis(patience));
+        resequencer.set_patience(Patience { stream: Duration::from_millis(patience), ..PATIENCE });
         resequencer.flows.resize_with(BUCKETS, || None);
         resequencer.flow(1).next = start;
         let mut events = Vec::new();
@@ -229,7 +256,7 @@ fn what_is_remembered_of_gaps_is_bounded_however_they_are_made() {
 #[test]
 fn a_gap_in_front_of_what_was_delivered_at_once_passes_and_its_packet_is_still_welcome() {
     let mut rig = Rig::new();
-    rig.resequencer.set_patience(Duration::from_millis(100));
+    rig.resequencer.set_patience(PATIENCE);
     for (seq, at) in [(0, 0), (3, 10), (4, 20)] {
         rig.feed(seq, false, at);
     }

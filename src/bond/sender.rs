@@ -9,6 +9,7 @@ use super::class::Classes;
 use super::flight::{Flight, Outgoing};
 use super::ip::{Classifier, PacketInfo, clamp_mss};
 use super::link::{Link, LinkState};
+use super::meter::Volume;
 use super::pacer::Pacer;
 use super::packet::{Packet, Pool};
 use super::peer::Handling;
@@ -64,6 +65,7 @@ struct FlowState {
     next: u32,
     /// Bytes that are staged on links.
     staged: u32,
+    volume: Volume,
 }
 
 impl Sender {

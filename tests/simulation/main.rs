@@ -14,6 +14,7 @@ mod report;
 mod scenarios;
 mod tcp;
 mod udp;
+mod udp_tests;
 mod world;
 
 /// Virtual time in nanoseconds since the world began.

@@ -49,7 +49,7 @@ pub struct PeerConfig {
 pub struct Handling {
     /// The receiver puts TCP back in order.
     pub resequence_tcp: bool,
-    /// And UDP.
+    /// And all UDP; otherwise it does so for bulk only.
     pub resequence_udp: bool,
     /// The maximum segment size of TCP connections is lowered to what every link carries.
     pub clamp_mss: bool,

@@ -70,7 +70,8 @@ impl Sender {
             let (packet, info) = self.queue.pop()?;
             self.account_limit(packet.len(), now);
             let staged_bytes = packet.len() as u32;
-            let ordered = self.is_ordered(&info) && !matches!(pinned, Some(Via::Only(_)));
+            let bulk = self.flow(info.bucket).is_some_and(|flow| flow.volume.add(packet.len(), now));
+            let ordered = self.is_ordered(&info, bulk) && !matches!(pinned, Some(Via::Only(_)));
             let outgoing = self.outgoing(packet, info.bucket, ordered, now);
             let outgoing = Outgoing { pinned, sparse, class: info.class, ..outgoing };
             match self.links.iter_mut().find(|l| l.id == behind.unwrap_or(id)) {
@@ -161,12 +162,14 @@ impl Sender {
         }
     }
 
-    /// Whether the other end is to deliver a packet behind those of its flow that were sent before.
-    fn is_ordered(&self, info: &PacketInfo) -> bool {
+    /// Whether the other end is to deliver a packet behind those of its flow that were sent before. To a bulk of datagrams
+    /// (QUIC, another tunnel) order matters more than a short wait, for it takes what is overtaken for lost (RFC 9002,
+    /// 6.1.1: after three packets); to a call it does not.
+    fn is_ordered(&self, info: &PacketInfo, bulk: bool) -> bool {
         match info.tcp {
             // An acknowledgment says all that those before it said.
             Some(_) => self.handling.resequence_tcp && !info.pure_ack,
-            None => self.handling.resequence_udp && info.protocol == UDP,
+            None => bulk || (self.handling.resequence_udp && info.protocol == UDP),
         }
     }
 

@@ -351,7 +351,12 @@ const INTERFACE: &[OptionSpec] = &[
     ),
     list(option("route", Kind::Prefix, "", "More networks that are reached through the bond.")),
     advanced("resequence_tcp", Kind::Bool, "1", "Whether TCP packets are put back in order before delivery."),
-    advanced("resequence_udp", Kind::Bool, "0", "Whether UDP packets are put back in order before delivery."),
+    advanced(
+        "resequence_udp",
+        Kind::Bool,
+        "0",
+        "Whether UDP packets are put back in order before delivery: all, or only those of flows above about 1 Mbit/s.",
+    ),
     client(option(
         "watchdog",
         Kind::Bool,
