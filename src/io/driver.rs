@@ -425,3 +425,7 @@ fn name(error: &SendError) -> &'static str {
         SendError::Other(_) => "other",
     }
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;
