@@ -100,7 +100,7 @@ impl Sender {
         match (rate, &mut self.limit) {
             (None, limit) => *limit = None,
             (Some(rate), Some(limit)) => limit.set_rate(rate),
-            (Some(rate), limit) => *limit = Some(Pacer::new(rate, now)),
+            (Some(rate), limit) => *limit = Some(Pacer::of_limit(rate, now)),
         }
     }
 

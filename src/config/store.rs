@@ -35,7 +35,8 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// Waits for its turn to change a file: the daemon and the command line both do. Over when the result is dropped.
+/// Waits for its turn to change a file: the daemon and the command line both do. Over when the result is dropped. What
+/// an earlier one has left that was killed in the middle of [`replace`] is removed.
 ///
 /// # Errors
 ///
@@ -48,7 +49,9 @@ pub fn lock(path: &Path) -> io::Result<Flock<File>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!(".{name}.lock"));
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
+    remove_leftovers(&path);
+    Ok(lock)
 }
 
 /// Puts `text` in the place of a file with mode 0600. A reader, and a power cut, find the old file or the new one. The
@@ -118,6 +121,20 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
         }
     }
     Err(io::Error::other("no name is free for a temporary file beside it"))
+}
+
+fn remove_leftovers(path: &Path) {
+    let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    let is_leftover = |name: &str| {
+        let numbers = name.strip_prefix(&prefix).and_then(|rest| rest.split_once('-'));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        numbers.is_some_and(|(process, number)| digits(process) && digits(number))
+    };
+    for entry in fs::read_dir(directory_of(path)).into_iter().flatten().flatten() {
+        if is_leftover(&entry.file_name().to_string_lossy()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
@@ -196,6 +213,25 @@ mod tests {
         assert!(!create(&path, "second").unwrap());
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("first", 0o600));
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_one_has_left_is_removed_and_nothing_else() {
+        let directory = std::env::temp_dir().join(format!("bonding-leftovers-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("server.conf");
+        replace(&path, "mine\n").unwrap();
+        for name in [".server.conf.77-0", ".server.conf.swp", ".server.conf.77-", ".other.conf.77-0"] {
+            fs::write(directory.join(name), "").unwrap();
+        }
+        drop(lock(&path).unwrap());
+        let names = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        let kept =
+            [".other.conf.77-0", ".server.conf.77-", ".server.conf.lock", ".server.conf.swp", "server.conf"];
+        assert_eq!(names, kept);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

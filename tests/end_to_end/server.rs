@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use lab::bond::{Bond, End, links_in_state};
 use lab::scenario::Scenario;
@@ -148,4 +149,50 @@ fn a_server_that_does_not_answer_is_tried_at_its_next_address() {
     bond.launch(End::Server).expect("the server starts");
     bond.launch(End::Client).expect("the client starts");
     bond.wait_until_up(2, LIMIT * 3).expect("the second address is tried");
+}
+
+/// Needs no privilege.
+#[test]
+fn killed_in_the_middle_the_configuration_is_whole_and_what_was_said_is_true() {
+    let directory = std::env::temp_dir().join(format!("bonding-interrupted-{}", std::process::id()));
+    let config = directory.join("server.conf");
+    let program = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bonding"));
+        command.args(arguments).arg("--config").arg(&config).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    };
+    let init = program(&["server", "init", "--no-start", "--address", "203.0.113.1"]).output();
+    assert!(init.expect("it runs").status.success());
+    let add = |name: &str| program(&["server", "add-peer", name, "--line"]).spawn().expect("it runs");
+    // How long one takes, so that the moments below are spread over it.
+    let begin = Instant::now();
+    assert!(add("first").wait().expect("it ends").success());
+    let length = begin.elapsed();
+    let mut said = vec!["first".to_owned()];
+    for step in 0..40 {
+        let names = [0, 1].map(|writer| format!("p{step}_{writer}"));
+        let mut writers = names.each_ref().map(|name| add(name));
+        std::thread::sleep(length * step / 30);
+        writers[0].kill().expect("our child");
+        for (name, writer) in names.into_iter().zip(&mut writers) {
+            if writer.wait().expect("it ends").success() {
+                said.push(name);
+            }
+        }
+        let check = Command::new(env!("CARGO_BIN_EXE_bonding")).arg("check").arg(&config).output();
+        let check = check.expect("it runs");
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    }
+    assert!(said.len() > 40, "nobody was killed but those who should be: {said:?}");
+    let text = fs::read_to_string(&config).expect("the file");
+    let missing: Vec<_> =
+        said.iter().filter(|name| !text.contains(&format!("config peer '{name}'\n"))).collect();
+    assert!(missing.is_empty(), "said to be let in and not there: {missing:?}");
+    assert!(add("last").wait().expect("it ends").success());
+    let names =
+        fs::read_dir(&directory).expect("the directory").map(|entry| entry.expect("a file").file_name());
+    let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    assert_eq!(names, [".server.conf.lock", "private.key", "server.conf"], "nothing of those killed is left");
+    fs::remove_dir_all(&directory).expect("it is ours");
 }
