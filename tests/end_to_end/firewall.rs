@@ -52,7 +52,7 @@ fn call(from: &Namespace, to: SocketAddr, listener: &TcpListener) -> IpAddr {
 }
 
 /// The same with a change of the server's configuration.
-fn reload(server: &Server, change: impl Fn(String) -> String) {
+pub fn reload(server: &Server, change: impl Fn(String) -> String) {
     let config = server.bond.config(End::Server);
     fs::write(config, change(fs::read_to_string(config).expect("the file"))).expect("the file");
     server.bond.command(End::Server, &["reload"]).expect("it is taken over");

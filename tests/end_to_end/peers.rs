@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::bond::{End, links_in_state};
 use lab::namespace::{Namespace, Process, Route};
@@ -11,8 +11,9 @@ use lab::scenario::Scenario;
 use lab::topology::{Plan, Topology};
 use lab::traffic::{Echo, Tcp};
 
-use crate::network;
+use crate::firewall::reload;
 use crate::server::{Server, drops};
+use crate::{demand, network, reached};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const SPOOFED: &str = "inner source not allowed";
@@ -31,7 +32,8 @@ fn prefix(text: String) -> Prefix {
 }
 
 impl Router {
-    fn start(network: &Topology, server: &Server, number: u8) -> Router {
+    /// `limits`: further options of its `peer` section.
+    fn start(network: &Topology, server: &Server, number: u8, limits: &str) -> Router {
         let name = format!("router{number}");
         let namespace = Namespace::new(&name).expect("a namespace");
         namespace.add_veth("wan0", &network.server, &name).expect("a line");
@@ -41,6 +43,8 @@ impl Router {
         let gateway = gateway.parse().expect("an address");
         namespace.add_route(&Route::default_via(gateway).device("wan0").metric(9)).expect("a route");
         let line = server.add_peer(&[&name, "--lan", &format!("192.168.{number}.0/24")]);
+        let section = format!("config peer '{name}'\n");
+        reload(server, |text| text.replacen(&section, &format!("{section}{limits}"), 1));
         let config = server.router_file(&name);
         let run = |arguments: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_bonding"));
@@ -72,7 +76,9 @@ fn routers_are_kept_apart_and_a_false_source_is_dropped_and_counted() {
     server.join(&line, &server.router_file("client")).expect("the router joins");
     server.bond.launch(End::Client).expect("the router starts");
     server.bond.wait_until_up(2, LIMIT).expect("the router is let in");
-    let routers = [2, 3].map(|number| Router::start(&network, &server, number));
+    let limits = "\toption upload '2mbit'\n\toption download '4mbit'\n";
+    let routers =
+        [(2, ""), (3, limits)].map(|(number, limits)| Router::start(&network, &server, number, limits));
 
     for router in &routers {
         assert!(router.reaches(Topology::INET_V4), "the world is reached");
@@ -108,4 +114,35 @@ fn routers_are_kept_apart_and_a_false_source_is_dropped_and_counted() {
     let report = download.stop();
     assert!(report.longest_gap.length < Duration::from_secs(1), "{:?}", report.longest_gap);
     assert!(honest.reaches(Topology::INET_V4), "nor has the second");
+
+    // Who has limits keeps to them, both ways, and nobody else has. What counts is the line, with all headers.
+    let on_the_line = |payload: u64| payload * (1_440 + 60) / (1_440 - 52);
+    let transfer = |router: &Router| {
+        Tcp::new(&router.namespace, &network.inet, Topology::INET_V4).source(router.inside).seconds(30)
+    };
+    reached(|| {
+        let free = transfer(honest).start().expect("a download");
+        for (limited, limit) in [(transfer(liar).upload(), 2_000_000), (transfer(liar), 4_000_000)] {
+            let limited = limited.start().expect("a transfer");
+            assert!(limited.wait_for_bytes(200_000, LIMIT), "it runs");
+            let (begin, before) = (Instant::now(), limited.received());
+            std::thread::sleep(Duration::from_secs(2));
+            let bits = on_the_line(limited.received() - before) * 8 * 1_000;
+            let rate = bits / u64::try_from(begin.elapsed().as_millis()).expect("seconds");
+            limited.stop();
+            println!("{rate} bit/s of {limit}");
+            // A busy machine sends less, never more.
+            demand(rate > limit * 8 / 10 && rate < limit * 11 / 10, || format!("{rate} of {limit} bit/s"))?;
+        }
+        let bytes = free.stop().bytes;
+        demand(bytes > 10_000_000, || format!("without a limit {bytes} bytes only"))
+    });
+
+    reload(&server, |text| {
+        text.replacen("config globals", "config globals 'globals'\n\toption client_to_client '1'\n#", 1)
+    });
+    assert!(
+        honest.reaches(liar.inside) && liar.reaches(honest.inside),
+        "they reach each other, once allowed"
+    );
 }
