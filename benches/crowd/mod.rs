@@ -90,6 +90,7 @@ impl Crowd {
         let mut command = Command::new(program);
         command.arg("run").arg("--config").arg(config);
         let process = server.spawn(command)?;
+        process.prefer();
         process.wait_for_output("started", Duration::from_secs(10)).ok_or_else(|| {
             io::Error::other(format!("the server does not start:\n{}", process.output().join("\n")))
         })?;

@@ -37,6 +37,7 @@ pub fn serve_all(
     progress: &Arc<Progress>,
     load: &watch::Receiver<Load>,
 ) -> io::Result<()> {
+    lab::prefer_this_thread();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
