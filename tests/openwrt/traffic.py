@@ -86,6 +86,7 @@ def names(address, name):
         if answers:
             reply += b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(address)
         server.sendto(reply, client)
+        print(f"{client[0]} asked for {asked!r}", flush=True)
 
 
 if __name__ == "__main__":
