@@ -32,8 +32,7 @@ pub use pins::TcpPorts;
 
 /// ECN codepoint "congestion experienced" (RFC 3168).
 const CE: u8 = 3;
-/// Packets that wait for a link, over all peers, before [`Endpoint::wants_tun`] says no. The queues drop by
-/// themselves; this only keeps a burst from being read faster than it can be looked at.
+/// Buffers that are kept for packets to come.
 const POOL: usize = 256;
 /// Events that wait to be polled at the most.
 const MAX_EVENTS: usize = 1_024;
@@ -392,11 +391,6 @@ impl Endpoint {
                 carries: peer.is_up() && link.state() == LinkState::Up,
             })
         })
-    }
-
-    /// Whether more packets should be read from TUN now.
-    pub fn wants_tun(&self) -> bool {
-        true
     }
 
     fn transport(

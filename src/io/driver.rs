@@ -290,11 +290,9 @@ impl Driver {
         if self.timer.poll_expired(cx).is_ready() {
             return Poll::Ready(());
         }
-        if self.endpoint.wants_tun() {
-            for port in self.ports.iter() {
-                if port.rests_until.is_none() && port.tun.poll_readable(cx).is_ready() {
-                    return Poll::Ready(());
-                }
+        for port in self.ports.iter() {
+            if port.rests_until.is_none() && port.tun.poll_readable(cx).is_ready() {
+                return Poll::Ready(());
             }
         }
         for slot in &self.sockets {

@@ -149,9 +149,6 @@ impl Port {
     ) -> io::Result<bool> {
         let mut packets = 0;
         for _ in 0..READS {
-            if !endpoint.wants_tun() {
-                return Ok(true);
-            }
             if packets >= TURN_PACKETS {
                 break;
             }

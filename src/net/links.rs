@@ -80,11 +80,6 @@ impl Netlink {
         self.find_link(question(0).with_text(libc::IFLA_IFNAME, name), name).await
     }
 
-    /// The interface with `index`; [`Error::NoLink`] when there is none.
-    pub async fn link_by_index(&self, index: u32) -> Result<Link, Error> {
-        self.find_link(question(index), &format!("#{index}")).await
-    }
-
     /// Sets an interface up or down.
     pub async fn set_link_up(&self, index: u32, up: bool) -> Result<(), Error> {
         let bit = libc::IFF_UP as u32;

@@ -110,11 +110,6 @@ impl Interfaces {
         self.interfaces.iter().find(|interface| interface.link.name == name)
     }
 
-    /// The interface with `index`.
-    pub fn by_index(&self, index: u32) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.link.index == index)
-    }
-
     /// The interface that holds `address`.
     pub fn by_address(&self, address: IpAddr) -> Option<&Interface> {
         self.interfaces

@@ -269,7 +269,7 @@ impl Tunnel for Bond {
     }
 
     fn wants_packet(&self) -> bool {
-        self.endpoint.wants_tun()
+        true
     }
 
     fn enqueue(&mut self, packet: &[u8], now: Nanos) {

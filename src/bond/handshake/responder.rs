@@ -115,7 +115,9 @@ impl Responder {
 pub struct PeerRecord {
     psk: PresharedKey,
     policy: CipherPolicy,
-    last_timestamp: Option<u64>,
+    /// That of the last initiation accepted. It is not kept over a restart: then the first initiation is answered whatever
+    /// its age, and a replay gains nothing by that, for nobody but the peer can confirm the epoch.
+    pub(super) last_timestamp: Option<u64>,
     recent: Recent,
 }
 
@@ -123,19 +125,6 @@ impl PeerRecord {
     /// A peer from which no initiation has been accepted yet.
     pub fn new(psk: PresharedKey, policy: CipherPolicy) -> Self {
         PeerRecord { psk, policy, last_timestamp: None, recent: Recent::default() }
-    }
-
-    /// The timestamp of the last initiation accepted.
-    pub fn last_timestamp(&self) -> Option<u64> {
-        self.last_timestamp
-    }
-
-    /// Takes over what [`last_timestamp`](Self::last_timestamp) said before a restart.
-    ///
-    /// Without it the first initiation after a restart is answered whatever its age. A replay gains nothing by that:
-    /// nobody but the peer can confirm the epoch.
-    pub fn restore_last_timestamp(&mut self, timestamp: u64) {
-        self.last_timestamp = self.last_timestamp.max(Some(timestamp));
     }
 
     /// Changes what a reload of the configuration can change; running sessions keep what they have.

@@ -305,7 +305,7 @@ fn the_wrong_psk_is_not_answered_and_changes_nothing() {
     let initiation = ends.initiate();
     ends.record = record(PresharedKey::from_bytes([1; 32]), AUTO);
     assert_eq!(ends.accept(&initiation).unwrap_err(), HandshakeError::WrongPresharedKey);
-    assert_eq!(ends.record.last_timestamp(), None);
+    assert_eq!(ends.record.last_timestamp, None);
     ends.record = record(PresharedKey::NONE, AUTO);
     let response = ends.answer(&initiation);
     ends.finish(&response).unwrap();
@@ -440,7 +440,7 @@ fn copies_and_replays_are_told_apart_and_not_answered() {
     ends.timestamp -= 1;
     let same = ends.initiate();
     assert_eq!(ends.accept(&same).unwrap_err(), HandshakeError::Replayed);
-    assert_eq!(ends.record.last_timestamp(), Some(ends.timestamp));
+    assert_eq!(ends.record.last_timestamp, Some(ends.timestamp));
     for _ in 0..4 {
         let next = ends.initiate();
         ends.answer(&next);
@@ -449,20 +449,7 @@ fn copies_and_replays_are_told_apart_and_not_answered() {
 }
 
 #[test]
-fn a_server_that_remembers_answers_no_replay_after_a_restart() {
-    let mut ends = Ends::auto();
-    let old = ends.initiate();
-    ends.handshake();
-    let last = ends.record.last_timestamp().unwrap();
-    ends.restart_server();
-    ends.record.restore_last_timestamp(last);
-    ends.record.restore_last_timestamp(1);
-    assert_eq!(ends.accept(&old).unwrap_err(), HandshakeError::Replayed);
-    ends.handshake();
-}
-
-#[test]
-fn a_replay_after_a_restart_of_a_server_that_does_not_disturbs_nobody() {
+fn a_replay_after_a_restart_of_the_server_disturbs_nobody() {
     let mut ends = Ends::auto();
     let old = ends.initiate();
     ends.restart_server();
@@ -545,7 +532,7 @@ fn settings_are_bounded() {
         initiation.accept(&mut ends.record, 1, None, &[0; 65]).unwrap_err(),
         HandshakeError::SettingsTooLong
     );
-    assert_eq!(ends.record.last_timestamp(), None);
+    assert_eq!(ends.record.last_timestamp, None);
 }
 
 #[test]
