@@ -1,20 +1,25 @@
 //! The control socket: one line of JSON asks, one line of JSON answers.
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as BlockingStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::stat::{Mode, fchmod};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Clients that are served at the same time.
 const MAX_CLIENTS: usize = 16;
+/// Clients that wait for their turn.
+const BACKLOG: libc::c_int = 128;
 /// Bytes of a request.
 const MAX_REQUEST: u64 = 4_096;
 /// Bytes of an answer that a client takes.
@@ -116,10 +121,7 @@ impl Control {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
-        let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-        let listener = BlockingListener::bind(path);
-        nix::sys::stat::umask(mask);
-        let listener = listener?;
+        let listener = listen(path)?;
         let file = SocketFile(path.to_owned());
         if let Some(group) = group {
             std::os::unix::fs::chown(path, None, Some(group))?;
@@ -193,6 +195,15 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             Err(io::Error::new(io::ErrorKind::AddrInUse, message))
         }
     }
+}
+
+/// Listens at a file that only its owner may use, from its first moment on: Linux gives it the mode of the socket.
+fn listen(path: &Path) -> io::Result<BlockingListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 async fn accept(listener: UnixListener, sender: mpsc::Sender<Request>) {
