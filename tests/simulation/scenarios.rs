@@ -163,7 +163,14 @@ fn written(text: &str) -> Option<Scenario> {
 pub fn by_name(name: &str) -> Option<Scenario> {
     let random_seed = name.strip_prefix("random").and_then(|seed| seed.parse().ok());
     let listed = named().into_iter().chain(others()).find(|scenario| scenario.name == name);
-    listed.or_else(|| random_seed.map(random)).or_else(|| written(name))
+    listed.or_else(|| random_seed.map(random)).or_else(|| of_the_laboratory(name)).or_else(|| written(name))
+}
+
+/// Those of `make bench-bond SCENARIOS=more`.
+fn of_the_laboratory(name: &str) -> Option<Scenario> {
+    let found = lab::scenario::Scenario::named(name)?;
+    let lines = found.lines.into_iter().map(|line| LinePair { up: line.up, down: line.down });
+    Some(Scenario::new(name, lines.collect()))
 }
 
 /// 2 to 4 lines of 1 to 100 Mbit/s down (a tenth to all of that up, at least 0.5), 5 to 80 ms, some with jitter or
