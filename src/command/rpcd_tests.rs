@@ -103,6 +103,73 @@ fn arguments_are_checked_before_anything_is_done() {
 }
 
 #[test]
+fn no_argument_of_any_kind_or_length_does_harm() {
+    let router = Router::new(ROUTER);
+    let before = fs::read(&router.0.config).unwrap();
+    let long = "x".repeat(1 << 20);
+    let odd = [
+        json!("; reboot"),
+        json!("$(reboot)"),
+        json!("`reboot`"),
+        json!("--help"),
+        json!("../../etc/passwd"),
+        json!("\u{0}\u{1b}[2J\u{202e}"),
+        json!(long),
+        json!(-1),
+        json!(1.5),
+        json!(u64::MAX),
+        json!(true),
+        json!(null),
+        json!([]),
+        json!([[["wan"]]]),
+        json!({ "wan": "wan" }),
+        json!(["wan", long]),
+    ];
+    for value in &odd {
+        router.error("link", json!({ "name": value, "action": "down" }));
+        router.error("link", json!({ "name": "adsl1", "action": value }));
+        router.error("join", json!({ "line": value, "wan": ["wan"] }));
+        router.error("join", json!({ "line": "bonding://x", "wan": value }));
+        if !value.is_null() && !value.is_boolean() {
+            router.error("genkey", json!({ "replace": value }));
+        }
+        for method in ["status", "events", "check", "options", "pubkey", "speedtest_status"] {
+            assert!(router.call(method, json!({ "after": value, "config": value, "x": value })).is_object());
+        }
+    }
+    assert_eq!(fs::read(&router.0.config).unwrap(), before);
+    assert!(!before.is_empty() && !router.0.config.with_file_name("keys").exists());
+
+    let mut out = Vec::new();
+    let endless = io::repeat(b' ').take(1 << 30);
+    assert_eq!(call("link", &router.0, &mut { endless }, &mut out).unwrap(), 0);
+    assert!(String::from_utf8(out).unwrap().contains("too long"));
+    let deep = "[".repeat(200_000);
+    let mut out = Vec::new();
+    assert_eq!(call("check", &router.0, &mut deep.as_bytes(), &mut out).unwrap(), 0);
+    assert!(String::from_utf8(out).unwrap().contains("not a JSON object"));
+}
+
+/// Not even where they are wrong: what an account may read of a mistake is that there is one.
+#[test]
+fn no_secret_of_the_configuration_is_in_an_answer() {
+    let secrets =
+        ["c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3I=", "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3"];
+    for secret in secrets {
+        for option in ["preshared_key", "private_key"] {
+            let (globals, bond) = ("config globals 'globals'\n", "config interface 'bond'\n");
+            let section = if option == "private_key" { globals } else { bond };
+            let with = format!("{section}\toption {option} '{secret}'\n");
+            let router = Router::new(&ROUTER.replace(section, &with));
+            for method in ["status", "events", "check", "options", "pubkey", "genkey", "speedtest_status"] {
+                let answer = router.call(method, json!({})).to_string();
+                assert!(!answer.contains(&secret[..20]), "{method}: {answer}");
+            }
+        }
+    }
+}
+
+#[test]
 fn without_a_daemon_the_status_says_why() {
     let router = Router::new(ROUTER);
     let answer = router.call("status", json!({}));
