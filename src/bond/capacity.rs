@@ -30,6 +30,13 @@ const MAX_JITTER: f64 = 0.05;
 const USUAL_CHANGE: f64 = 0.002;
 /// Samples of the jitter that are averaged.
 const JITTER_SAMPLES: u32 = 24;
+/// Before so many, a sample says nothing about what is usual.
+const FEW_SAMPLES: u32 = 3;
+/// The part of a bend in the delay of a busy link that is taken for jitter: the rest may be our own queue's.
+const BEND_SHARE: f64 = 0.5;
+/// How far the delay is above the smallest on average, in multiples of its mean change: of values spread evenly over a
+/// range, a half and a third of it.
+const NOISE_OF_JITTER: f64 = 1.5;
 /// A link is quiet below this share of its rate.
 const QUIET: f64 = 0.3;
 /// The share of delay jitter that the queue may add to the target.
@@ -119,6 +126,7 @@ pub struct Capacity {
     reference: Option<u32>,
     base: [Windowed<f64>; 2],
     last_delay: [Option<f64>; 2],
+    delay_before: [Option<f64>; 2],
     base_met: Time,
     drain_until: Option<Time>,
     /// Queueing delays, newest last.
@@ -127,6 +135,8 @@ pub struct Capacity {
     /// Mean change of the one-way delay from report to report, in seconds.
     jitter: f64,
     jitter_samples: u32,
+    /// Of them, those from when the link was quiet.
+    quiet_samples: u32,
     /// How far the delay of a quiet link is above the smallest, on average, in seconds.
     noise: f64,
     /// Expected delay of short and long packets, in ticks: without and with the queue of the last report.
@@ -195,12 +205,14 @@ impl Capacity {
             reference: None,
             base: [Windowed::smallest(Duration::from_secs(30)), Windowed::smallest(Duration::from_secs(30))],
             last_delay: [None; 2],
+            delay_before: [None; 2],
             base_met: now,
             drain_until: None,
             queue: VecDeque::new(),
             queue_delay: 0.0,
             jitter: 0.0,
             jitter_samples: 0,
+            quiet_samples: 0,
             noise: 0.0,
             expected: [None; 2],
             quiet_reports: 0,
@@ -286,7 +298,7 @@ impl Capacity {
     pub fn report_train(&mut self, report: &Report<'_>, now: Time) {
         self.updated = now;
         self.quiet_reports = 0;
-        self.enter_delays(report, now);
+        self.enter_delays(report, true, now);
         self.queue.clear();
         self.queue_delay = 0.0;
         self.samples.clear();
@@ -325,7 +337,7 @@ impl Capacity {
         let elapsed = now.since(self.updated).as_secs_f64().min(0.2);
         self.updated = now;
         self.quiet_reports = if self.was_quiet(report) { self.quiet_reports.saturating_add(1) } else { 0 };
-        let above = self.enter_delays(report, now);
+        let above = self.enter_delays(report, false, now);
         self.expect();
         let delivered = self.enter_delivery(report, context);
         self.watch_busy(above, delivered);
@@ -342,7 +354,7 @@ impl Capacity {
         f64::from(report.bytes.wrapping_sub(bytes)) < QUIET * self.rate * time
     }
 
-    fn enter_delays(&mut self, report: &Report<'_>, now: Time) -> Option<f64> {
+    fn enter_delays(&mut self, report: &Report<'_>, training: bool, now: Time) -> Option<f64> {
         // A queue of ours from before may still drain at the first quiet report.
         let quiet = self.quiet_reports >= 2 && self.competition.is_none() && self.congested.is_none();
         let mut above: Option<f64> = None;
@@ -352,15 +364,22 @@ impl Capacity {
             }
             let reference = *self.reference.get_or_insert(delay);
             let value = f64::from(tick_distance(delay, reference)) * TICK_NANOS as f64 / 1e9;
-            if let Some(last) = self.last_delay[class].replace(value).filter(|_| quiet) {
+            let last = self.last_delay[class].replace(value);
+            let before = std::mem::replace(&mut self.delay_before[class], last);
+            if let Some(last) = last.filter(|_| quiet) {
                 // From report to report, not from packet to packet: neighbours in a burst share their fate.
-                self.jitter_samples = (self.jitter_samples + 1).min(JITTER_SAMPLES);
-                let usual =
-                    if self.jitter_samples > 3 { USUAL_CHANGE + 3.0 * self.jitter } else { MAX_JITTER };
-                let change = (value - last).abs().min(usual).min(MAX_JITTER);
-                self.jitter += (change - self.jitter) / f64::from(self.jitter_samples);
+                self.quiet_samples = (self.quiet_samples + 1).min(JITTER_SAMPLES);
+                self.enter_jitter((value - last).abs());
                 let excess = self.base[class].get().map_or(0.0, |base| (value - base).clamp(0.0, MAX_JITTER));
                 self.noise += (excess - self.noise) / f64::from(self.jitter_samples);
+            } else if let (Some(last), Some(before)) = (last, before)
+                && self.quiet_samples == 0
+                && !training
+            {
+                // A queue of ours grows and shrinks steadily; what goes to and fro is the line.
+                let bend = BEND_SHARE * (last - (value + before) / 2.0).abs();
+                self.enter_jitter(bend);
+                self.noise = NOISE_OF_JITTER * self.jitter;
             }
             self.base[class].push(value, now);
             if let Some(held) = self.held[class].filter(|held| self.base[class].get() > Some(*held)) {
@@ -382,6 +401,13 @@ impl Capacity {
             self.base_met = now;
         }
         Some(above)
+    }
+
+    fn enter_jitter(&mut self, change: f64) {
+        let usual =
+            if self.jitter_samples > FEW_SAMPLES { USUAL_CHANGE + 3.0 * self.jitter } else { MAX_JITTER };
+        self.jitter_samples = (self.jitter_samples + 1).min(JITTER_SAMPLES);
+        self.jitter += (change.min(usual).min(MAX_JITTER) - self.jitter) / f64::from(self.jitter_samples);
     }
 
     /// Returns the seconds and bytes since the report before.

@@ -30,6 +30,9 @@ impl Via {
     }
 }
 
+/// Acknowledgements that wait for nothing but each other clock out what their sender has to send, so that they are kept
+/// apart unless they wait for so long.
+const ACK_PATIENCE: Duration = Duration::from_millis(10);
 /// Ended flows of which the memory is kept.
 const MAX_ENDED: usize = 16;
 
@@ -256,7 +259,9 @@ impl Queue {
         }
         self.bytes += packet.len();
         flow.bytes += packet.len();
+        let alone = flow.packets.len() == self.packets;
         if let Some(last) = flow.packets.back_mut()
+            && (!alone || now.since(last.since) >= ACK_PATIENCE)
             && last.is_superseded(&packet, &info, pinned)
         {
             let old = std::mem::replace(&mut last.packet, packet);

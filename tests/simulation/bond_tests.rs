@@ -362,6 +362,24 @@ fn short_flows_finish_beside_a_long_one() {
 }
 
 #[test]
+fn a_line_with_jitter_is_not_starved_though_it_was_never_idle() {
+    for name in ["starlink", "lte2"] {
+        let scenario = scenarios::by_name(name).expect("named");
+        let mut world = endpoint::world(&scenario, &BondConfig::default(), 3);
+        world.run_until_ready();
+        // Packets of 1228 bytes, four fifths of what the lines carry, from the first moment on.
+        let rate = 0.8 * scenario.capacity(Side::Server) / (1228.0 * 8.0);
+        let flow = world.add_udp(UdpConfig { size: 1228, ..UdpConfig::probe(Side::Server, rate as u64) });
+        let begin = world.now();
+        world.run_for(12 * SECOND);
+        let (from, to) = (begin + 4 * SECOND, begin + 11 * SECOND);
+        let lost = world.udp(flow).lost(from, to) as f64 / (rate * 7.0);
+        // A line whose jitter is taken for a queue yields four fifths.
+        assert!(lost < 0.25, "{name}: {lost:.2} of the packets are lost");
+    }
+}
+
+#[test]
 fn a_call_does_not_wait_for_what_is_staged() {
     // The quick line's packets wait for those of the satellite, a call's must not.
     let scenario = scenarios::by_name("satellite").expect("named");
