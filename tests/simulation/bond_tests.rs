@@ -628,7 +628,6 @@ mod target {
     }
 
     #[test]
-    #[ignore = "target"]
     fn a_cut_is_hardly_felt() {
         for scenario in [scenarios::sym2(), scenarios::asym2(), scenarios::lte2()] {
             for line in 0..2 {
