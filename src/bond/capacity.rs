@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Time;
-use super::competition::{Competition, Sight, Verdict};
+use super::competition::{self, Competition, Sight, Verdict};
 use super::window::Windowed;
 use super::wire::{NO_DELAY, Report, TICK_NANOS, tick_distance};
 
@@ -501,12 +501,12 @@ impl Capacity {
 
     fn steer(&mut self, delivery: f64, idle: f64, context: Context, span: f64, elapsed: f64, now: Time) {
         self.peak.push(delivery, now);
-        self.largest.push(delivery, now);
+        self.largest.push(delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)), now);
         let target = self.target();
-        let queue = self.queue_delay;
         if self.competition.is_none() {
-            self.watch_for_longer_path(queue, target, context, elapsed, now);
+            self.watch_for_longer_path(self.queue_delay, target, idle, context, elapsed, now);
         }
+        let queue = self.queue_delay;
         let full = idle < FULL_IDLE;
         self.growing = self.competition.as_ref().is_some_and(Competition::is_testing);
         let noise = self.own_noise();
@@ -597,12 +597,21 @@ impl Capacity {
 
     /// A queue that does not shrink although we send less than the link delivers is no queue: the path has become
     /// longer, or others keep it filled.
-    fn watch_for_longer_path(&mut self, queue: f64, target: f64, context: Context, elapsed: f64, now: Time) {
+    fn watch_for_longer_path(
+        &mut self,
+        queue: f64,
+        target: f64,
+        idle: f64,
+        context: Context,
+        elapsed: f64,
+        now: Time,
+    ) {
         if queue < 1.5 * target + self.jitter {
             self.congested = None;
             return;
         }
-        let deficit = (1.0 - self.rate / self.delivery.max(1.0)).clamp(0.0, 1.0);
+        // What the link was not offered is missing from the queue, too.
+        let deficit = (1.0 - (1.0 - idle) * (self.rate / self.delivery.max(1.0)).min(1.0)).clamp(0.0, 1.0);
         let (rate, noise) = (self.rate, self.own_noise());
         let state = self.congested.get_or_insert_with(|| Congestion::new(queue, rate, now));
         state.worst = state.worst.max(queue);
@@ -628,6 +637,8 @@ impl Capacity {
             self.moved = Some(Moved { at: now, bases, rate: before });
             self.move_base(queue - 0.25 * target, now);
             self.gain = 0.2;
+            // It was lowered for a queue that is none.
+            self.rate = self.rate.max(competition::LEAST_SHARE * self.carried(before));
             return;
         }
         let (bases, before) = again.map_or((bases, before), |moved| (moved.bases, moved.rate.max(before)));
@@ -637,10 +648,14 @@ impl Capacity {
             }
         }
         self.held = bases;
-        // Who has met the others from the start knows more from the train, unless the air has compressed that.
-        let delivered = self.largest.get().unwrap_or(before);
-        let capacity = delivered.max(self.seed.min(SEED_TRUST * delivered));
-        self.competition = Some(Competition::new(before, capacity, now));
+        self.competition = Some(Competition::new(before, self.carried(before), now));
+    }
+
+    /// What the line is known to have carried, in bytes a second; `rate` if nothing is. Who has met others from the start
+    /// knows more from the train, unless the air has compressed that.
+    fn carried(&self, rate: f64) -> f64 {
+        let delivered = self.largest.get().unwrap_or(rate);
+        delivered.max(self.seed.min(SEED_TRUST * delivered))
     }
 
     /// So much of the delay, in seconds, is no queue.

@@ -16,7 +16,7 @@ const DECREASE: f64 = 0.8;
 /// Packets by which the rate grows in a round trip: a bond stands for several flows.
 const INCREASE: f64 = 2.0;
 /// The share of the line that is not given up, as long as that costs little loss.
-const LEAST_SHARE: f64 = 0.4;
+pub const LEAST_SHARE: f64 = 0.4;
 /// Above this loss, the line is no longer what it was.
 const HIGH_LOSS: f64 = 0.05;
 /// The others are looked for first after so long, and then so often.

@@ -698,6 +698,35 @@ mod target {
         }
     }
 
+    #[test]
+    fn a_line_that_others_filled_first_is_not_left_to_them() {
+        // The other line could take all that there is, and who is given little cannot show what the line carries.
+        let asym2 = (scenarios::asym2(), 20e6, 8e6);
+        let sym2 = (scenarios::sym2(), 10e6, 10e6);
+        for (scenario, shared, rest) in [asym2, sym2] {
+            for earlier in [0, 50, 100, 150, 200, 900] {
+                let mut world = endpoint::world(&scenario, &BondConfig::default(), 1);
+                world.run_until_ready();
+                world.add_ping(50 * MILLI);
+                world.run_for(3 * SECOND);
+                let outside = world.add_tcp_via(TcpConfig::bulk(Side::Server), Via::Line(0));
+                world.run_for(earlier * MILLI);
+                let inside = world.add_tcp(TcpConfig::bulk(Side::Server));
+                let start = world.now();
+                world.run_for(45 * SECOND);
+                let (from, to) = (start + 15 * SECOND, start + 45 * SECOND);
+                // Of 1500 bytes, 58 are the tunnel's and 52 TCP/IP's.
+                let ours = (share(&world, inside, from, to, 1.0) / 0.925 - rest) / shared;
+                let theirs = share(&world, outside, from, to, shared);
+                let name = &scenario.name;
+                assert!(
+                    ours > 0.333 && theirs > 0.25,
+                    "{name}, {earlier} ms: inside {ours:.2}, outside {theirs:.2}"
+                );
+            }
+        }
+    }
+
     /// `SETS` line sets (200), from seed `SEED` (0).
     #[test]
     #[ignore = "target"]
