@@ -568,6 +568,22 @@ fn late_timers_cost_little() {
 }
 
 #[test]
+fn lines_that_fade_all_the_time_do_not_stop_a_stream_for_long() {
+    let (mut efficiency, mut stale) = (0.0, 0);
+    for seed in 1..=12 {
+        let scenario = scenarios::fading(seed);
+        let outcome = transfer(&scenario, &BondConfig::default(), &Plan::new(Side::Server), 1);
+        assert!(outcome.longest_gap < 1_500.0, "{}: {outcome:?}", scenario.name);
+        assert!(outcome.timeouts <= 1, "{}: {outcome:?}", scenario.name);
+        efficiency += outcome.efficiency / 12.0;
+        stale += outcome.stale;
+    }
+    assert!(efficiency > 0.78, "{efficiency:.3}");
+    // A repair that overtakes what was sent before it makes the receiver drop all of that.
+    assert!(stale < 200, "{stale} segments were overtaken");
+}
+
+#[test]
 fn random_line_sets_are_worth_at_least_half_of_their_sum() {
     // A floor against regressions: one CUBIC stream takes longer than this transfer to fill very unequal lines.
     // The goal is among the targets below.

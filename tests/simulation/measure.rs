@@ -52,6 +52,8 @@ pub struct Outcome {
     pub ping_unanswered: usize,
     pub retransmitted: u64,
     pub timeouts: u64,
+    /// Segments that a receiver dropped because a later one overtook them (old timestamps).
+    pub stale: u64,
     /// The longest time without progress of any flow, after the warm-up, in milliseconds.
     pub longest_gap: f64,
     /// Packets of the TCP flows that the tunnel delivered out of order, or twice (both directions).
@@ -95,6 +97,7 @@ pub fn measure<T: Tunnel>(world: &mut World<T>, scenario: &Scenario, plan: &Plan
         ping_unanswered: loaded.unanswered,
         retransmitted: flows.iter().map(|&flow| world.tcp(flow).counters().retransmitted).sum(),
         timeouts: flows.iter().map(|&flow| world.tcp(flow).counters().timeouts).sum(),
+        stale: flows.iter().map(|&flow| world.tcp(flow).stale).sum(),
         longest_gap: gaps.max().unwrap_or(0) as f64 / MILLI as f64,
         reordered: both(|ledger| ledger.reordered),
         duplicates: both(|ledger| ledger.duplicates),

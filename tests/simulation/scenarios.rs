@@ -148,6 +148,26 @@ fn cellular(down: f64, up: f64, seed: u64) -> LinePair {
     LinePair { up: pair.up.with_rate_trace(trace(up)), down: pair.down.with_rate_trace(trace(down)) }
 }
 
+/// Two cellular lines on the move: each direction's rate wanders between 4 and 40 Mbit/s (a quarter of that up) ten
+/// times a second, and now and then changes by up to a factor of three at once.
+pub fn fading(seed: u64) -> Scenario {
+    let mut random = Random::new(seed);
+    let mut trace = |highest: f64| -> Vec<RateStep> {
+        let mut share: f64 = 0.5;
+        let mut step = |index: u64| {
+            let spread = if random.chance(0.03) { 1.2 } else { 0.2 };
+            share = (share * (spread * (2.0 * random.unit() - 1.0)).exp()).clamp(0.1, 1.0);
+            RateStep { at: Duration::from_millis(100 * index), rate: Some((highest * share) as u64) }
+        };
+        (0..6_000).map(&mut step).collect()
+    };
+    let mut line = |delay| {
+        let pair = LinePair::new(40.0, 10.0, delay).jitter(4);
+        LinePair { up: pair.up.with_rate_trace(trace(10e6)), down: pair.down.with_rate_trace(trace(40e6)) }
+    };
+    Scenario { name: format!("fading{seed}"), lines: vec![line(25), line(35)] }
+}
+
 /// Lines as `down/up/delay` (Mbit/s and ms), joined by `+`.
 fn written(text: &str) -> Option<Scenario> {
     let line = |line: &str| {
@@ -158,12 +178,13 @@ fn written(text: &str) -> Option<Scenario> {
     Some(Scenario::new(text, text.split('+').map(line).collect::<Option<_>>()?))
 }
 
-/// The scenario of a name: one of [`named`] or [`others`], `randomN` for [`random`] with seed N, or lines such as
-/// `10/2/20+8/1/50`.
+/// The scenario of a name: one of [`named`] or [`others`], `randomN` for [`random`] and `fadingN` for
+/// [`fading`] with seed N, or lines such as `10/2/20+8/1/50`.
 pub fn by_name(name: &str) -> Option<Scenario> {
-    let random_seed = name.strip_prefix("random").and_then(|seed| seed.parse().ok());
+    let seed_after = |prefix: &str| name.strip_prefix(prefix).and_then(|seed| seed.parse().ok());
     let listed = named().into_iter().chain(others()).find(|scenario| scenario.name == name);
-    listed.or_else(|| random_seed.map(random)).or_else(|| of_the_laboratory(name)).or_else(|| written(name))
+    let drawn = || seed_after("random").map(random).or_else(|| seed_after("fading").map(fading));
+    listed.or_else(drawn).or_else(|| of_the_laboratory(name)).or_else(|| written(name))
 }
 
 /// Those of `make bench-bond SCENARIOS=more`.

@@ -17,6 +17,9 @@ use crate::{MILLI, Nanos, SECOND};
 /// The receive window: 6 MB, the default maximum of Linux.
 const RECEIVE_WINDOW: u64 = 6 << 20;
 const WINDOW_SCALE: u8 = 7;
+/// Milliseconds by which the timestamp of a segment may be older than that of the one that filled the last hole
+/// (RFC 7323, 5.3; Linux: TCP_PAWS_WINDOW). One that is still older is dropped: it may be of another age.
+const PAWS_WINDOW: i32 = 1;
 
 /// What is asked of a connection.
 #[derive(Clone, Debug)]
@@ -73,6 +76,8 @@ pub struct TcpFlow {
     finished_at: Option<Nanos>,
     /// Segments dropped by the model because they were not of this connection's grid.
     pub odd: u64,
+    /// Segments dropped because of their old timestamps.
+    pub stale: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +108,7 @@ impl TcpFlow {
             finished_at: None,
             config,
             odd: 0,
+            stale: 0,
         }
     }
 
@@ -158,10 +164,17 @@ impl TcpFlow {
     ) {
         if let Some((value, _)) = header.timestamps
             && header.flags & SYN == 0
-            && value.wrapping_sub(self.recent[at.index()]) as i32 >= 0
-            && (payload == 0 || self.number(header.seq) <= Some(self.receiver.next))
         {
-            self.recent[at.index()] = value;
+            let newer_by = value.wrapping_sub(self.recent[at.index()]) as i32;
+            if payload > 0 && newer_by < -PAWS_WINDOW {
+                self.stale += 1;
+                self.acknowledge(now, out);
+                return;
+            }
+            let at_the_edge = |number: u64| (number..=number + 1).contains(&self.receiver.announced);
+            if newer_by >= 0 && (payload == 0 || self.number(header.seq).is_some_and(at_the_edge)) {
+                self.recent[at.index()] = value;
+            }
         }
         if header.flags & SYN != 0 {
             self.on_syn(at, header, now, out);

@@ -16,6 +16,8 @@ pub const BIN: Nanos = 100 * MILLI;
 pub struct Receiver {
     /// The next segment in sequence.
     pub next: u64,
+    /// The same when an acknowledgement was sent last.
+    pub announced: u64,
     /// What arrived beyond it (start, end), the latest to change first.
     ahead: VecDeque<(u64, u64)>,
     /// A segment that arrived twice since the last acknowledgement.
@@ -87,6 +89,7 @@ impl Receiver {
 
     /// An acknowledgement was sent.
     pub fn acknowledged(&mut self) {
+        self.announced = self.next;
         self.ack_now = false;
         self.delayed = None;
         self.unacknowledged = 0;
