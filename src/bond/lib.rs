@@ -50,9 +50,6 @@ pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 
-#[allow(unused_imports)] // its name in the program
-use crate as bond;
-
 #[cfg(test)]
 mod pinned_tests;
 

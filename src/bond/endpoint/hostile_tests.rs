@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::bond::header::{LinkId as HeaderLink, Seal};
-use crate::bond::pinned_tests::{World, path, udp};
-use crate::bond::receiver::{Opened, Receiver};
-use crate::bond::session::Lifetimes;
-use crate::bond::wire::{self, Frame, Hello, Kind, Report, Shim, ticks};
-use crate::bond::{Event, LinkId, LinkState, Path, Payload, Time};
+use crate::header::{LinkId as HeaderLink, Seal};
+use crate::pinned_tests::{World, path, udp};
+use crate::receiver::{Opened, Receiver};
+use crate::session::Lifetimes;
+use crate::wire::{self, Frame, Hello, Kind, Report, Shim, ticks};
+use crate::{Event, LinkId, LinkState, Path, Payload, Time};
 
 /// Numbers of an attacker that throws dice, the same in every run (xorshift64*).
 struct Dice(u64);

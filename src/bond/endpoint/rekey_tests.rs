@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::bond::Payload;
-use crate::bond::pinned_tests::World;
+use crate::Payload;
+use crate::pinned_tests::World;
 
 #[test]
 fn keys_that_are_used_up_are_renewed_long_before_they_are_old() {

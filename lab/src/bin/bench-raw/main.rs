@@ -59,8 +59,9 @@ fn main() -> ExitCode {
 
 fn arguments() -> Result<Plan, String> {
     let mut arguments = std::env::args().skip(1);
-    let program = arguments.next().ok_or("which program? Give the path of the bonding binary")?;
-    let mut plan = Plan { program: program.into(), seconds: 5, only: Vec::new(), json: None, document: None };
+    let program = arguments.next().map(PathBuf::from).filter(|path| path.is_file());
+    let program = program.ok_or("which program? Give the path of the bonding binary")?;
+    let mut plan = Plan { program, seconds: 5, only: Vec::new(), json: None, document: None };
     while let Some(option) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{option} needs a value"))?;
         match option.as_str() {
