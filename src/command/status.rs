@@ -274,14 +274,6 @@ fn render_peer(peer: &Value, status: &Value, paint: Paint, text: &mut String) {
 }
 
 /// A table of links, one line each and the reason below those that are not up, within 80 columns.
-///
-/// `links` are [`LinkStatus`](crate::bond::status::LinkStatus) as JSON. `status` is the daemon's status, for the
-/// interface of each link and what the daemon knows of it, or `Value::Null`.
-pub fn render_links(links: &[Value], status: &Value, colour: bool) -> String {
-    let links: Vec<_> = links.iter().map(clean_value).collect();
-    links_table(&links, &clean_value(status), Paint(colour))
-}
-
 fn links_table(links: &[Value], status: &Value, paint: Paint) -> String {
     let mut text = format!(
         "  {:<15} {:<8} {:>6} {:>5} {:>9} {:>9} {:>9} up load\n",

@@ -13,7 +13,7 @@
 //!   [`Tun::keep`] says otherwise.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::task::{Context, Poll};
 
@@ -258,20 +258,12 @@ impl Tun {
     /// Errors of kind `InvalidInput` (`EINVAL`: the kernel does not take this for an IP packet) and raw error `EIO`
     /// (the device is down) lose the packet and nothing else.
     pub fn try_write(&self, packet: &[u8]) -> io::Result<()> {
-        self.write(|mut file| retry(|| file.write(packet)))
-    }
-
-    /// As [`Tun::try_write`], with the packet in pieces (a `virtio_net_hdr`, headers, payload).
-    pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
-        self.write(|mut file| retry(|| file.write_vectored(pieces)))
-    }
-
-    /// The system call first, and tokio only when it must learn that the device is not ready: before its first look it
-    /// says `WouldBlock` without trying.
-    fn write(&self, call: impl Fn(&File) -> io::Result<usize>) -> io::Result<()> {
-        match call(self.file.get_ref()) {
+        let write = |mut file: &File| retry(|| file.write(packet));
+        // The system call first, and tokio only when it must learn that the device is not ready: before its first look it
+        // says `WouldBlock` without trying.
+        match write(self.file.get_ref()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.file.try_io(Interest::WRITABLE, call).map(drop)
+                self.file.try_io(Interest::WRITABLE, write).map(drop)
             }
             other => other.map(drop),
         }

@@ -355,19 +355,6 @@ impl Socket {
         Ok(sent)
     }
 
-    /// Sends several, in order. Returns the number of whole [`Transmit`]s taken; an error only when the first one
-    /// failed.
-    pub fn try_send_batch(&self, transmits: &[Transmit<'_>]) -> Result<usize, SendError> {
-        for (sent, transmit) in transmits.iter().enumerate() {
-            match self.try_send(transmit) {
-                Ok(_) => {}
-                Err(error) if sent == 0 => return Err(error),
-                Err(_) => return Ok(sent),
-            }
-        }
-        Ok(transmits.len())
-    }
-
     /// Whether the device or the address that the socket is bound to is gone, so that it can never send again. The
     /// device may be back under its name: the socket knows it by its index, which is another one then.
     ///
