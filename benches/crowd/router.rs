@@ -77,15 +77,9 @@ impl Router {
             Box::new(|bytes: &mut [u8]| getrandom::fill(bytes).expect("the kernel gives random numbers"));
         let mut endpoint = Endpoint::new(config, random, 1, started);
         let peer = PeerConfig {
-            public_key: server,
-            preshared_key: None,
-            initiator: true,
             allowed: vec![IpPrefix::ALL_V4],
             policy: Some(Policy::Adaptive),
-            upload: None,
-            download: None,
-            payload: Default::default(),
-            handling: None,
+            ..PeerConfig::new(server, true)
         };
         let peer = endpoint.add_peer(peer, started);
         let mut driver = Driver::new(endpoint)?;
@@ -94,19 +88,7 @@ impl Router {
             let options = SocketOptions::new(SocketAddr::from((local, 0)));
             let socket = Socket::open(options).map_err(io::Error::other)?;
             let path = Path { socket: driver.add_socket(socket), local: Some(local.into()), remote };
-            let config = LinkConfig {
-                id: link,
-                name: format!("wan{link}"),
-                path: Some(path),
-                enabled: true,
-                upload: None,
-                download: None,
-                priority: 1,
-                weight: 1,
-                last_resort: false,
-                keepalive: None,
-                mtu: None,
-            };
+            let config = LinkConfig { path: Some(path), ..LinkConfig::new(link, format!("wan{link}")) };
             driver.endpoint_mut().set_link(peer, config, started);
         }
         Ok(Router { driver, progress, packet: packet(inside(number)).into(), up: Vec::new() })

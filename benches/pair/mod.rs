@@ -61,15 +61,9 @@ fn end(index: usize, now: Time) -> (Endpoint, PeerId) {
     };
     let mut endpoint = Endpoint::new(config, random(index as u64 + 1), 1_700_000_000_000, now);
     let peer = PeerConfig {
-        public_key: keys[1 - index].public(),
-        preshared_key: None,
-        initiator: index == 0,
         allowed: vec![IpPrefix { addr: Ipv4Addr::new(10, 0, 0, 0).into(), len: 24 }],
         policy: Some(Policy::Adaptive),
-        upload: None,
-        download: None,
-        payload: Default::default(),
-        handling: None,
+        ..PeerConfig::new(keys[1 - index].public(), index == 0)
     };
     let peer = endpoint.add_peer(peer, now);
     (endpoint, peer)
@@ -81,19 +75,8 @@ impl Pair {
         let now = Time::from_millis(1_000);
         let ((mut client, peer), (server, _)) = (end(0, now), end(1, now));
         for link in 0..links {
-            let config = LinkConfig {
-                id: link,
-                name: format!("wan{link}"),
-                path: Some(path(0, u16::from(link))),
-                enabled: true,
-                upload: None,
-                download: None,
-                priority: 1,
-                weight: 1,
-                last_resort: false,
-                keepalive: None,
-                mtu: None,
-            };
+            let path = Some(path(0, u16::from(link)));
+            let config = LinkConfig { path, ..LinkConfig::new(link, format!("wan{link}")) };
             client.set_link(peer, config, now);
         }
         let mut pair = Pair {

@@ -61,15 +61,11 @@ impl End {
         let clock = 1_700_000_000_000 + now.as_micros() / 1_000;
         let mut endpoint = Endpoint::new(config, Box::new(random), clock, now);
         let peer = PeerConfig {
-            public_key: keys[1 - index].public(),
-            preshared_key: None,
-            initiator: index == 0,
             allowed: vec![IpPrefix { addr: Ipv4Addr::new(10, 0, 0, 0).into(), len: 24 }],
             policy: Some(Policy::Adaptive),
-            upload: None,
-            download: None,
             payload,
             handling: handling.filter(|_| index == 0),
+            ..PeerConfig::new(keys[1 - index].public(), index == 0)
         };
         let peer = endpoint.add_peer(peer, now);
         End { endpoint, peer, received: Vec::new(), events: Vec::new() }
@@ -102,19 +98,8 @@ impl World {
     /// Gives the client's links their paths, or takes them away.
     fn set_links(&mut self, placed: bool) {
         for link in 0..2 {
-            let config = LinkConfig {
-                id: link,
-                name: format!("wan{link}"),
-                path: placed.then(|| path(0, link)),
-                enabled: true,
-                upload: None,
-                download: None,
-                priority: 1,
-                weight: 1,
-                last_resort: false,
-                keepalive: None,
-                mtu: None,
-            };
+            let path = placed.then(|| path(0, link));
+            let config = LinkConfig { path, ..LinkConfig::new(link, format!("wan{link}")) };
             let client = &mut self.ends[0];
             client.endpoint.set_link(client.peer, config, self.now);
         }

@@ -53,18 +53,15 @@ pub fn policy(policy: config::Policy) -> Policy {
 
 /// The client's view of the server; `None` while the configuration has no key of it.
 pub fn server(config: &Config) -> Option<PeerConfig> {
-    let public_key = config.bond.public_key?;
+    let public_key = PublicKey::from_bytes(*config.bond.public_key?.as_bytes());
     Some(PeerConfig {
-        public_key: PublicKey::from_bytes(*public_key.as_bytes()),
         preshared_key: config.bond.preshared_key.as_ref().map(preshared_key),
-        initiator: true,
         // The kernel's routes decide what enters the device, and its firewall what leaves it.
         allowed: vec![IpPrefix::ALL_V4, IpPrefix::ALL_V6],
         policy: Some(policy(config.bond.policy)),
-        upload: None,
-        download: None,
         payload: payload(config),
         handling: Some(handling(config)),
+        ..PeerConfig::new(public_key, true)
     })
 }
 
@@ -75,19 +72,7 @@ pub fn standby(config: &Config) -> Option<PeerConfig> {
 
 /// The only link to a server on standby.
 pub fn standby_link(id: LinkId, path: Option<Path>) -> LinkConfig {
-    LinkConfig {
-        id,
-        name: "standby".into(),
-        path,
-        enabled: true,
-        upload: None,
-        download: None,
-        priority: 1,
-        weight: 1,
-        last_resort: false,
-        keepalive: Some(KEEPALIVE),
-        mtu: None,
-    }
+    LinkConfig { path, keepalive: Some(KEEPALIVE), ..LinkConfig::new(id, "standby") }
 }
 
 /// The server's view of a router.

@@ -7,7 +7,7 @@ use bonding::bond::cipher::{CipherList, CipherPolicy};
 use bonding::bond::keys::PrivateKey;
 use bonding::bond::status::PeerStatus;
 use bonding::bond::{
-    Class, Endpoint, EndpointConfig, Event, Handling, IpPrefix, LinkConfig, LinkState, Origin, Path, Payload,
+    Class, Endpoint, EndpointConfig, Event, Handling, IpPrefix, LinkConfig, LinkState, Origin, Path,
     PeerConfig, PeerId, Policy, Time,
 };
 use lab::random::Random;
@@ -148,9 +148,6 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
         began,
     );
     let peer_config = PeerConfig {
-        public_key: public_keys[side.other().index()],
-        preshared_key: None,
-        initiator: side == Side::Client,
         allowed: vec![match side {
             Side::Client => IpPrefix::ALL_V4,
             Side::Server => IpPrefix { addr: CLIENT_HOST.into(), len: 24 },
@@ -158,10 +155,10 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
         policy: (side == Side::Client).then_some(config.policy),
         upload: config.server_limits.0.filter(|_| side == Side::Server),
         download: config.server_limits.1.filter(|_| side == Side::Server),
-        payload: Payload::Bonded,
         // The client's wish counts for both directions.
         handling: (side == Side::Client)
             .then(|| Handling { resequence_udp: config.resequence_udp, ..Handling::default() }),
+        ..PeerConfig::new(public_keys[side.other().index()], side == Side::Client)
     };
     let peer = endpoint.add_peer(peer_config, began);
     let mut bond = Bond {
@@ -181,17 +178,11 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
         for (line, pair) in scenario.lines.iter().enumerate() {
             let known = |rate: Option<u64>| rate.filter(|_| config.rates_configured);
             let link = LinkConfig {
-                id: line as u8,
-                name: format!("wan{line}"),
-                path: Some(bond.client_path(line)),
-                enabled: true,
                 upload: known(pair.up.rate),
                 download: known(pair.down.rate),
                 priority: config.priorities.get(line).copied().unwrap_or(0),
-                weight: 1,
                 last_resort: config.last_resort.contains(&line),
-                keepalive: None,
-                mtu: None,
+                ..bond.client_link(line)
             };
             bond.endpoint.set_link(peer, link, began);
         }
@@ -214,20 +205,12 @@ impl Bond {
 
     /// Client: somebody takes a line out, or puts it back.
     pub fn enable(&mut self, line: usize, enabled: bool) {
-        let link = LinkConfig {
-            id: line as u8,
-            name: format!("wan{line}"),
-            path: Some(self.client_path(line)),
-            enabled,
-            upload: None,
-            download: None,
-            priority: 0,
-            weight: 1,
-            last_resort: false,
-            keepalive: None,
-            mtu: None,
-        };
+        let link = LinkConfig { enabled, priority: 0, ..self.client_link(line) };
         self.endpoint.set_link(self.peer, link, Time::from_nanos(self.now));
+    }
+
+    fn client_link(&self, line: usize) -> LinkConfig {
+        LinkConfig { path: Some(self.client_path(line)), ..LinkConfig::new(line as u8, format!("wan{line}")) }
     }
 
     fn client_path(&self, line: usize) -> Path {

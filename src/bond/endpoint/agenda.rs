@@ -134,17 +134,7 @@ mod tests {
     fn agenda(peers: u32) -> Agenda {
         let mut agenda = Agenda::default();
         for id in 0..peers {
-            let config = PeerConfig {
-                public_key: PrivateKey::from_bytes([7; 32]).public(),
-                preshared_key: None,
-                initiator: false,
-                allowed: Vec::new(),
-                policy: None,
-                upload: None,
-                download: None,
-                payload: Default::default(),
-                handling: None,
-            };
+            let config = PeerConfig::new(PrivateKey::from_bytes([7; 32]).public(), false);
             let timing =
                 Timing { keepalive: std::time::Duration::from_secs(1), lifetimes: Lifetimes::default() };
             agenda.insert(Peer::new(PeerId(id), config, timing, 0, Time::ZERO));

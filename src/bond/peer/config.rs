@@ -44,6 +44,23 @@ pub struct PeerConfig {
     pub handling: Option<Handling>,
 }
 
+impl PeerConfig {
+    /// A peer without limits or wishes, which may send from no address yet.
+    pub fn new(public_key: PublicKey, initiator: bool) -> PeerConfig {
+        PeerConfig {
+            public_key,
+            preshared_key: None,
+            initiator,
+            allowed: Vec::new(),
+            policy: None,
+            upload: None,
+            download: None,
+            payload: Payload::default(),
+            handling: None,
+        }
+    }
+}
+
 /// How the inner packets that are sent to a peer are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handling {
@@ -153,6 +170,23 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
+    /// A link in use, without a path or limits, of the same rank and weight as every other.
+    pub fn new(id: LinkId, name: impl Into<String>) -> LinkConfig {
+        LinkConfig {
+            id,
+            name: name.into(),
+            path: None,
+            enabled: true,
+            upload: None,
+            download: None,
+            priority: 1,
+            weight: 1,
+            last_resort: false,
+            keepalive: None,
+            mtu: None,
+        }
+    }
+
     /// For our end of the link. `keepalive` is the endpoint's.
     pub(super) fn settings(&self, keepalive: Duration) -> Settings {
         Settings {
