@@ -284,6 +284,23 @@ fn the_loss_of_all_paths_at_once_is_told_without_any_timer() {
     assert!(!client.endpoint.status(world.now).peers[0].up);
 }
 
+#[test]
+fn a_late_close_of_a_former_run_does_not_end_the_next_ones_session() {
+    let mut world = World::new(Payload::Bonded, Payload::Bonded);
+    // It arrives between the initiation and the confirmation of the next run, which come over the quick link.
+    world.delays[1] = Duration::from_millis(25);
+    world.ends[0].endpoint.close(world.now);
+    world.step();
+    world.wires[0].clear();
+    world.restart(0);
+    let begun = world.now;
+    world.run(Duration::from_millis(100));
+    assert!(world.is_up(0), "not up {} ms after the start", world.now.since(begun).as_millis());
+    world.run(Duration::from_secs(2));
+    assert!(world.is_up(0) && world.is_up(1));
+    assert!(!world.ends[0].events.iter().any(|event| matches!(event, Event::PeerDown { .. })));
+}
+
 /// An IPv4 SYN from one host to the other with an MSS of 1460 bytes (option 2); the checksums are not looked at.
 fn syn(from: u8, to: u8) -> Vec<u8> {
     let mut packet = vec![0; 44];

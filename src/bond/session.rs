@@ -320,6 +320,14 @@ impl Sealer {
         self.lineage
     }
 
+    /// Erases the keys of the session that the other end has ended. A handshake that has begun another one since then is
+    /// not part of it.
+    pub fn close(&mut self) {
+        let closed = self.lineage.take();
+        self.current = None;
+        self.staged.retain(|sealing| Some(sealing.key.id.lineage) != closed);
+    }
+
     /// Erases keys that have expired.
     pub fn expire(&mut self, now: Time) {
         self.staged.retain(|sealing| now < sealing.reject);
@@ -526,6 +534,14 @@ impl Opener {
             .chain(&self.previous)
             .chain(&self.staged)
             .map(|opening| opening.key.id.local_index)
+    }
+
+    /// Erases the keys of the session that the other end has ended, as [`Sealer::close`].
+    pub fn close(&mut self) {
+        let closed = self.lineage.take();
+        self.current = None;
+        self.previous.clear();
+        self.staged.retain(|opening| Some(opening.key.id.lineage) != closed);
     }
 
     /// Erases keys that have expired; call it at [`next_expiry`](Self::next_expiry).

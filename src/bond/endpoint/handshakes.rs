@@ -10,7 +10,7 @@ use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::load::{DEFAULT_LOAD_THRESHOLD, HandshakeLoad};
 use crate::logical_clock::LogicalClock;
 use crate::peer::{Event, PeerConfig};
-use crate::session::{Lifetimes, Opener, Sealer};
+use crate::session::Lifetimes;
 use crate::wire::Frame;
 use crate::{LinkState, Path, PeerId, Time, Transmit};
 
@@ -306,16 +306,17 @@ impl Endpoint {
         }
     }
 
-    /// The other end has ended the session.
+    /// The other end has ended the session. It may have been an earlier run of it: what it ends is the session under
+    /// whose keys it said so, not the handshake of the next run.
     pub(super) fn close_session(&mut self, id: PeerId, now: Time) {
-        let lifetimes = self.handshakes.lifetimes;
         let Some(entry) = self.entries.get_mut(id) else { return };
-        entry.peer.sender.sealer = Sealer::new(lifetimes);
-        entry.peer.receiver.opener = Opener::new(lifetimes);
+        entry.peer.sender.sealer.close();
+        entry.peer.receiver.opener.close();
         for link in &mut entry.peer.sender.links {
             link.session_lost(now);
         }
-        self.indices.retain(|_, owner| *owner != id);
+        let live: Vec<u32> = entry.peer.receiver.opener.indexes().collect();
+        self.indices.retain(|index, owner| *owner != id || live.contains(index));
         if let Some(call) = self.handshakes.calls.get_mut(&id) {
             call.initiator.cancel();
             call.retry = FIRST_RETRY;
