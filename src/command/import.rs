@@ -1,11 +1,10 @@
 //! `bonding import mlvpn.conf`: the equivalent `/etc/config/bonding` on the output, advice beside it.
 
-use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::path::Path;
 
 use crate::config::uci::MAX_BYTES;
-use crate::config::{self, mlvpn};
+use crate::config::{self, mlvpn, store};
 
 /// Prints the translation of `path` to `out`, and to `advice` what the user still has to do and what `bonding check`
 /// would say about the result.
@@ -20,7 +19,7 @@ pub fn run(path: &Path, out: &mut dyn Write, advice: &mut dyn Write) -> io::Resu
     let file = path.display();
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX) + 1;
-    if let Err(error) = File::open(path).and_then(|opened| opened.take(limit).read_to_end(&mut bytes)) {
+    if let Err(error) = store::open(path).and_then(|opened| opened.take(limit).read_to_end(&mut bytes)) {
         writeln!(advice, "{file}: cannot be read: {error}")?;
         return Ok(2);
     }

@@ -1,13 +1,14 @@
 //! The keys of a configuration: 32 bytes, written in base64 as WireGuard writes them.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64, Encoding as _};
 use zeroize::{Zeroize as _, Zeroizing};
+
+use super::store;
 
 /// The bytes of a key.
 pub const KEY_BYTES: usize = 32;
@@ -119,11 +120,8 @@ pub fn read_private_key(path: &Path) -> Result<Secret, KeyFileError> {
         io::ErrorKind::NotFound => KeyFileError::Missing(path.into()),
         _ => KeyFileError::Unreadable(path.into(), error),
     };
-    let file = File::open(path).map_err(unreadable)?;
+    let file = store::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(KeyFileError::NotAKey(path.into()));
-    }
     if metadata.mode() & 0o077 != 0 {
         return Err(KeyFileError::Exposed { path: path.into(), mode: metadata.mode() & 0o7777 });
     }

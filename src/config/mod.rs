@@ -25,11 +25,10 @@ mod reader;
 mod servers;
 pub(crate) mod spelling;
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::{fs, io};
 
 use zeroize::Zeroizing;
 
@@ -102,7 +101,7 @@ pub fn load_bytes(bytes: &[u8], file: &str) -> Report {
 pub fn load_file(path: &Path) -> io::Result<Report> {
     let limit = u64::try_from(uci::MAX_BYTES).unwrap_or(u64::MAX) + 1;
     let name = path.display().to_string();
-    let file = fs::File::open(path)?;
+    let file = store::open(path)?;
     let metadata = file.metadata()?;
     let mode = metadata.mode();
     // With room for all of it, no part of a key is left behind where the buffer grew out of its place.

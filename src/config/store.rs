@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -13,14 +13,40 @@ use super::uci::MAX_BYTES;
 /// Attempts to find a name for a temporary file that nobody has taken.
 const MAX_NAMES: u32 = 100;
 
+/// Opens a file that somebody has named, to read it. Whoever reads what is not a regular file may wait for ever, or set
+/// off what a device does.
+///
+/// # Errors
+///
+/// When it cannot be opened, or is a directory, a named pipe, a socket or a device.
+pub fn open(path: &Path) -> io::Result<File> {
+    regular(&fs::metadata(path)?)?;
+    // Another may have taken its place meanwhile.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+fn regular(metadata: &fs::Metadata) -> io::Result<()> {
+    let kind = metadata.file_type();
+    let what = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}; name a regular file")))
+}
+
 /// The text of a file; empty where there is none.
 ///
 /// # Errors
 ///
-/// When it cannot be read, is larger than a configuration may be, or is not UTF-8.
+/// As [`open`], and when it is larger than a configuration may be, or is not UTF-8.
 pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     use io::Read as _;
-    let file = match File::open(path) {
+    let file = match open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Zeroizing::default()),
         Err(error) => return Err(error),
@@ -186,6 +212,37 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&path).unwrap(), "three");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        let directory = directory("irregular");
+        fs::create_dir_all(&directory).unwrap();
+        let (pipe, socket) = (directory.join("pipe"), directory.join("socket"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let refusals = [
+            (pipe, "it is a pipe; name a regular file"),
+            (socket, "it is a socket; name a regular file"),
+            ("/dev/zero".into(), "it is a device; name a regular file"),
+            (directory.clone(), "it is a directory; name a regular file"),
+        ];
+        for (path, message) in refusals {
+            let (done, told) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let one = |result: io::Result<()>| result.err().map(|error| error.to_string());
+                let configuration = one(crate::config::load_file(&path).map(drop));
+                let changed = one(read(&path).map(drop));
+                let key = crate::config::key::read_private_key(&path).err().map(|error| error.to_string());
+                done.send((configuration, changed, key))
+            });
+            let wait = std::time::Duration::from_secs(10);
+            let (configuration, changed, key) = told.recv_timeout(wait).expect("an answer without a writer");
+            assert_eq!(configuration.as_deref(), Some(message));
+            assert_eq!(changed.as_deref(), Some(message));
+            assert!(key.is_some_and(|key| key.ends_with(message)), "{message}");
+        }
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -1,5 +1,6 @@
 //! Whole files: the bondlink package's own, the sample that ships, and what every option does.
 
+use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
