@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener as BlockingListener, UnixStream as BlockingStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use nix::sys::stat::{Mode, fchmod};
@@ -14,10 +15,14 @@ use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
-/// Clients that are served at the same time.
-const MAX_CLIENTS: usize = 16;
+/// Clients that are served at the same time. One more takes the place of the one that has been silent for longest.
+const MAX_CLIENTS: usize = 64;
+/// So long everybody keeps their place: a client that has just connected has yet to write.
+const PATIENCE: Duration = Duration::from_millis(10);
 /// Clients that wait for their turn.
 const BACKLOG: libc::c_int = 128;
 /// Bytes of a request.
@@ -207,35 +212,93 @@ fn listen(path: &Path) -> io::Result<BlockingListener> {
 }
 
 async fn accept(listener: UnixListener, sender: mpsc::Sender<Request>) {
-    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let mut clients = Clients::default();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors: others may close theirs.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            let _ = tokio::time::timeout(LIMIT * 2, serve(stream, sender)).await;
-            drop(place);
-        });
+        clients.make_room().await;
+        clients.serve(stream, sender.clone());
     }
 }
 
-async fn serve(mut stream: UnixStream, sender: mpsc::Sender<Request>) -> io::Result<()> {
+/// Who is connected, in the order of their coming.
+#[derive(Default)]
+struct Clients {
+    tasks: JoinSet<()>,
+    connected: Vec<Client>,
+}
+
+struct Client {
+    task: AbortHandle,
+    since: Instant,
+    stage: Arc<AtomicU8>,
+}
+
+impl Client {
+    /// It has not asked yet.
+    const ASKING: u8 = 0;
+    /// The daemon has yet to answer it.
+    const WAITING: u8 = 1;
+    /// It is to take its answer.
+    const TAKING: u8 = 2;
+
+    fn is(&self, stage: u8) -> bool {
+        self.stage.load(Ordering::Relaxed) == stage
+    }
+}
+
+impl Clients {
+    fn serve(&mut self, stream: UnixStream, sender: mpsc::Sender<Request>) {
+        let stage = Arc::new(AtomicU8::new(Client::ASKING));
+        let told = stage.clone();
+        let task = self.tasks.spawn(async move {
+            let _ = tokio::time::timeout(LIMIT * 2, serve(stream, sender, &told)).await;
+        });
+        self.connected.push(Client { task, since: Instant::now(), stage });
+    }
+
+    /// Waits until there is a place, and turns somebody out if all are taken. Who waits for the daemon stays.
+    async fn make_room(&mut self) {
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.connected.retain(|client| !client.task.is_finished());
+            if self.connected.len() < MAX_CLIENTS {
+                return;
+            }
+            let oldest = |stage| self.connected.iter().find(|client| client.is(stage));
+            let Some(client) = oldest(Client::ASKING).or_else(|| oldest(Client::TAKING)) else {
+                self.tasks.join_next().await;
+                continue;
+            };
+            let due = client.since + PATIENCE;
+            if due <= Instant::now() {
+                client.task.abort();
+                self.tasks.join_next().await;
+            } else {
+                let _ = tokio::time::timeout_at(due, self.tasks.join_next()).await;
+            }
+        }
+    }
+}
+
+async fn serve(mut stream: UnixStream, sender: mpsc::Sender<Request>, stage: &AtomicU8) -> io::Result<()> {
     let (reader, mut writer) = stream.split();
     let mut line = Vec::new();
-    let mut reader = BufReader::new(reader.take(MAX_REQUEST));
+    let mut reader = BufReader::with_capacity(512, reader.take(MAX_REQUEST));
     tokio::time::timeout(LIMIT, reader.read_until(b'\n', &mut line)).await??;
     let reply = match serde_json::from_slice(&line) {
         Ok(command) => {
             let (answer, answered) = oneshot::channel();
+            stage.store(Client::WAITING, Ordering::Relaxed);
             let _ = sender.send(Request { command, answer }).await;
             answered.await.unwrap_or(Value::Null)
         }
         Err(error) => serde_json::json!({ "ok": false, "error": format!("not a request: {error}") }),
     };
+    stage.store(Client::TAKING, Ordering::Relaxed);
     let mut bytes = serde_json::to_vec(&reply)?;
     bytes.push(b'\n');
     writer.write_all(&bytes).await
@@ -324,6 +387,32 @@ mod tests {
             // Unread bytes make the kernel reset the connection, after the answer or instead of its end.
             let _ = stream.read_to_end(&mut reply).await;
             assert!(String::from_utf8_lossy(&reply).contains("not a request"));
+        });
+    }
+
+    #[test]
+    fn silent_clients_keep_nobody_from_being_answered() {
+        let path = std::env::temp_dir().join(format!("bonding-silent-{}.sock", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut control = bind(&path);
+            let at = path.clone();
+            let client = std::thread::spawn(move || {
+                let silent = || BlockingStream::connect(&at).unwrap();
+                let silent: Vec<_> = (0..500).map(|_| silent()).collect();
+                let asked = std::time::Instant::now();
+                let answer = ask(&at, &Command::Status).unwrap();
+                assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+                drop(silent);
+                answer
+            });
+            let request = control.next().await;
+            assert_eq!(request.command, Command::Status);
+            request.reply(serde_json::json!({ "ok": true }));
+            while !client.is_finished() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(client.join().unwrap(), serde_json::json!({ "ok": true }));
         });
     }
 
