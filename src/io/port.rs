@@ -187,17 +187,18 @@ impl Port {
         };
         if !self.tun.vnet_hdr() {
             let mut packet = endpoint.buffer();
-            return match self.tun.try_read(packet.spare_mut()) {
-                Ok(len) => {
-                    packet.set_len(len);
-                    enqueue(endpoint, packet);
-                    Ok(1)
-                }
-                Err(error) => {
-                    endpoint.recycle(packet);
-                    Err(error)
-                }
-            };
+            let read = self.tun.try_read(packet.spare_mut());
+            // What fills the buffer may have been cut.
+            if let Ok(len) = read
+                && len < BUFFER_SIZE
+            {
+                packet.set_len(len);
+                enqueue(endpoint, packet);
+                return Ok(1);
+            }
+            endpoint.recycle(packet);
+            counters.tun_malformed += u64::from(read.is_ok());
+            return read.map(|_| 1);
         }
         let len = self.tun.try_read(memory)?;
         let bytes = memory.get(..len).unwrap_or_default();

@@ -3,6 +3,12 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use crate::bond::cipher::CipherPolicy;
+use crate::bond::keys::PrivateKey;
+use crate::bond::packet::BUFFER_SIZE;
+use crate::bond::{Endpoint, EndpointConfig};
+use crate::io::Driver;
+use crate::io::timer::now;
 use crate::io::tun::*;
 use crate::net::Address;
 use crate::net::namespace::{Bench, run};
@@ -234,4 +240,48 @@ fn packets_with_an_offload_header() {
         let reply = read(&tun, is_reply).await;
         assert_eq!(reply[VNET_HDR_LEN + 20], 0, "an echo reply");
     });
+}
+
+/// A driver whose endpoint knows nobody: it counts every inner packet as one for nobody.
+fn driver() -> Driver {
+    let config = EndpointConfig {
+        private_key: PrivateKey::from_bytes([1; 32]),
+        cipher: CipherPolicy::Auto,
+        aes_hardware: false,
+        rekey_interval: Duration::from_secs(120),
+        keepalive: Duration::from_secs(1),
+    };
+    let endpoint = Endpoint::new(config, Box::new(|bytes: &mut [u8]| bytes.fill(7)), 1, now());
+    Driver::new(endpoint).unwrap()
+}
+
+#[test]
+fn a_packet_that_no_buffer_holds_is_dropped_and_counted() {
+    for vnet_hdr in [false, true] {
+        run(move |bench| async move {
+            std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+            // Somebody has set another MTU than the configuration allows.
+            let tun = open_up(&bench, &TunOptions { vnet_hdr, ..TunOptions::new("bond0", 9000) }).await;
+            let index = bench.link("bond0").await.index;
+            let address = Address { index, address: [10, 9, 0, 1].into(), prefix_len: 24, peer: None };
+            bench.netlink.add_address(&address, 176).await.unwrap();
+            let mut driver = driver();
+            driver.set_tun(tun);
+            let socket = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+            for length in [2_000, BUFFER_SIZE + 1 - 28, 8_000] {
+                socket.send_to(&vec![0; length], "10.9.0.2:9").unwrap();
+            }
+            let taken = |driver: &Driver| {
+                driver.endpoint().status(now()).drops.get("inner packet for nobody").copied()
+            };
+            let all = async {
+                while (taken(&driver), driver.counters().tun_malformed) != (Some(1), 2) {
+                    driver.turn().await.unwrap();
+                }
+            };
+            if tokio::time::timeout(Duration::from_secs(5), all).await.is_err() {
+                panic!("{vnet_hdr}: {:?}, {:?}", taken(&driver), driver.counters());
+            }
+        });
+    }
 }

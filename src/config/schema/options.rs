@@ -327,7 +327,8 @@ const INTERFACE: &[OptionSpec] = &[
     option("policy", POLICIES, "adaptive", "How traffic is spread over the links."),
     advanced(
         "mtu",
-        Kind::Integer { min: 0, max: 9_000, unit: "bytes" },
+        // With Ethernet and VLAN headers it must fit a buffer of the core.
+        Kind::Integer { min: 0, max: 2_000, unit: "bytes" },
         "0",
         "The largest packet inside the bond; 0 finds out what the links carry.",
     ),
