@@ -8,7 +8,7 @@ mod pins;
 #[cfg(test)]
 mod rekey_tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::session::OpenError;
 use super::status::EndpointStatus;
 use super::wire::Frame;
 use super::{LinkId, Origin, Packet, Path, PeerId, Pool, Time, Transmit, ip};
+use crate::sorted::SortedMap;
 use agenda::Agenda;
 use handshakes::Handshakes;
 use pins::Pin;
@@ -98,7 +99,7 @@ pub struct Endpoint {
     /// Whose session a receiver index names.
     indices: HashMap<u32, PeerId, BuildHasherDefault<Unhashed>>,
     events: VecDeque<Event>,
-    drops: BTreeMap<&'static str, u64>,
+    drops: SortedMap<&'static str, u64>,
     pool: Pool,
     random: Random,
     /// Peers that have something to do; kept for its memory.
@@ -119,7 +120,7 @@ impl Endpoint {
             handshakes,
             indices: HashMap::default(),
             events: VecDeque::new(),
-            drops: BTreeMap::new(),
+            drops: SortedMap::new(),
             pool: Pool::new(POOL),
             random,
             due: Vec::new(),
@@ -184,7 +185,7 @@ impl Endpoint {
 
     /// Server: these secrets, numbered by the caller, and no others, let an unknown key introduce itself: each once, told
     /// by [`Event::Introduced`].
-    pub fn set_invitations(&mut self, invitations: BTreeMap<u32, PresharedKey>) {
+    pub fn set_invitations(&mut self, invitations: SortedMap<u32, PresharedKey>) {
         self.handshakes.set_invitations(invitations);
     }
 
@@ -453,7 +454,7 @@ impl Endpoint {
     }
 
     fn count(&mut self, reason: &'static str) {
-        *self.drops.entry(reason).or_insert(0) += 1;
+        *self.drops.get_or_insert_with(reason, || 0) += 1;
     }
 
     fn push_event(&mut self, event: Event) {

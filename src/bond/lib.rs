@@ -43,6 +43,7 @@ pub mod routing;
 pub mod scheduler;
 pub mod sender;
 pub mod session;
+pub mod sorted;
 pub mod status;
 pub mod time;
 pub mod window;

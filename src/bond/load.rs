@@ -1,10 +1,10 @@
 //! When handshake messages count as a flood, and how many of them one source may send during it.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Time;
+use crate::sorted::SortedMap;
 
 /// Handshake messages a second above which a responder is under load.
 ///
@@ -60,7 +60,7 @@ const CAPACITY: u64 = COST * BURST;
 /// Limits the handshakes of each source under load: a token bucket for every IPv4 address and IPv6 /64 network.
 #[derive(Clone, Debug, Default)]
 pub struct SourceLimiter {
-    buckets: BTreeMap<Source, Bucket>,
+    buckets: SortedMap<Source, Bucket>,
     swept: Time,
 }
 
@@ -112,7 +112,7 @@ impl SourceLimiter {
                 return false;
             }
         }
-        let bucket = self.buckets.entry(source).or_insert(Bucket { tokens: CAPACITY, at: now });
+        let bucket = self.buckets.get_or_insert_with(source, || Bucket { tokens: CAPACITY, at: now });
         let tokens = bucket.tokens(now);
         let allowed = tokens >= COST;
         *bucket = Bucket { tokens: if allowed { tokens - COST } else { tokens }, at: now };

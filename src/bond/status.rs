@@ -1,11 +1,10 @@
 //! What the core tells of itself: plain data for status pages.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::class::RuleCount;
 use super::link::LinkState;
+use crate::sorted::SortedMap;
 
 /// One end of the bond.
 #[derive(Clone, Debug, Serialize)]
@@ -13,7 +12,7 @@ pub struct EndpointStatus {
     /// Our public key.
     pub public_key: String,
     /// Datagrams that were dropped, by reason.
-    pub drops: BTreeMap<&'static str, u64>,
+    pub drops: SortedMap<&'static str, u64>,
     /// The peers.
     pub peers: Vec<PeerStatus>,
 }

@@ -3,12 +3,12 @@
 //! Commands and options are taken from the help texts, so that they cannot differ; names of links and peers are asked of
 //! the daemon at the moment when they are wanted.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
 use super::arguments::{COMMANDS, Invocation, parse};
+use crate::bond::sorted::SortedSet;
 use crate::daemon::control::{Command, ask};
 
 /// What is to be printed.
@@ -63,9 +63,9 @@ pub fn run(topic: Topic, socket: &Path, out: &mut dyn io::Write) -> io::Result<u
 }
 
 /// The options of a command, as its help names them.
-fn options(command: &str) -> BTreeSet<String> {
+fn options(command: &str) -> SortedSet<String> {
     let arguments = [command, "--help"].map(OsString::from);
-    let Ok(Invocation::Help(text)) = parse(arguments) else { return BTreeSet::new() };
+    let Ok(Invocation::Help(text)) = parse(arguments) else { return SortedSet::new() };
     let stops = |c: char| !(c.is_ascii_lowercase() || c == '-');
     let words = text.split(stops).filter(|word| word.starts_with("--") && word.len() > 2);
     words.map(str::to_owned).chain(["--help".to_owned()]).collect()

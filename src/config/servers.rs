@@ -4,12 +4,12 @@
 //! The whole bond is at one server at a time, because a session is with one key. [`Config::at_server`] is the
 //! configuration as it is while another one is in use; whoever reads it need not know that there are several.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::key::{PublicKey, Secret};
 use super::types::Config;
 use super::value::{Host, IpNet};
+use crate::bond::sorted::SortedMap;
 
 /// The largest number of servers, the interface's own included.
 pub const MAX_SERVERS: usize = 8;
@@ -30,7 +30,7 @@ pub struct Server {
     /// Whom the watchdog pings.
     pub watchdog_addresses: Vec<IpAddr>,
     /// Its addresses or names and its UDP port for each link, by the links' names.
-    pub links: BTreeMap<String, (Vec<Host>, u16)>,
+    pub links: SortedMap<String, (Vec<Host>, u16)>,
 }
 
 impl Server {

@@ -8,7 +8,6 @@ mod addressing;
 mod fallback;
 mod link;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::control::LinkAction;
@@ -18,6 +17,7 @@ use super::names::{Names, Query};
 use super::outside::Exit;
 use super::quota::{self, Quotas};
 use super::status::LinkPlace;
+use crate::bond::sorted::{SortedMap, SortedSet};
 use crate::bond::status::EndpointStatus;
 use crate::bond::{Class, Handling, LinkId, LinkState, MAX_LINKS, PeerId, SocketId, Time};
 use crate::config::key::{PublicKey, Secret};
@@ -212,7 +212,7 @@ impl Client {
     }
 
     /// What the kernel shall have, and the devices whose reverse path filter must be loose.
-    pub fn desired(&self, config: &Config, tunnel: Tunnel) -> (Desired, BTreeSet<String>) {
+    pub fn desired(&self, config: &Config, tunnel: Tunnel) -> (Desired, SortedSet<String>) {
         let mut paths = Vec::new();
         for link in &self.links {
             let Ok(place) = &link.place else { continue };
@@ -343,7 +343,7 @@ impl Client {
     }
 
     /// Where the links are, by their names.
-    pub fn places(&self) -> BTreeMap<String, LinkPlace> {
+    pub fn places(&self) -> SortedMap<String, LinkPlace> {
         let place = |link: &Link| LinkPlace {
             interface: link.config.interface.clone(),
             device: link.device().or(link.config.device.as_ref()).cloned(),

@@ -14,12 +14,12 @@
 //! none of the daemon's descriptors open: a daemon that is killed leaves it behind where its slaves were TAP devices, and
 //! the next one finds it by its mark.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 
+use crate::bond::sorted::SortedMap;
 use crate::bond::{LinkId, PeerId};
 use crate::config::{self, BondMode, Config, HashPolicy, TunnelType};
 use crate::io::tun::{MAX_NAME_LEN, TunError};
@@ -111,8 +111,8 @@ pub struct KernelBond {
     index: u32,
     mtu: u16,
     peer: Option<PeerId>,
-    slaves: BTreeMap<LinkId, Slave>,
-    problems: BTreeMap<LinkId, String>,
+    slaves: SortedMap<LinkId, Slave>,
+    problems: SortedMap<LinkId, String>,
     primary: Option<u32>,
 }
 
@@ -142,8 +142,8 @@ impl KernelBond {
             index,
             mtu,
             peer: None,
-            slaves: BTreeMap::new(),
-            problems: BTreeMap::new(),
+            slaves: SortedMap::new(),
+            problems: SortedMap::new(),
             primary: None,
         })
     }
@@ -160,7 +160,7 @@ impl KernelBond {
         wanted: &[Wanted],
         driver: &mut Driver,
     ) -> Result<(), KernelError> {
-        for link in std::mem::take(&mut self.slaves).into_keys() {
+        for (link, _) in std::mem::take(&mut self.slaves) {
             if let Some(peer) = self.peer {
                 driver.remove_link_tun(peer, link);
             }

@@ -4,13 +4,13 @@
 //! line whose name servers do not answer holds up nobody. A link that has found nothing uses what another one has found.
 //! What is known is never forgotten for a failure, and what works is not asked for again.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::bond::Time;
+use crate::bond::sorted::{SortedMap, SortedSet};
 use crate::net::dns::Answer;
 use crate::net::resolver::{self, Way};
 use crate::net::{Prefix, nameservers};
@@ -98,7 +98,7 @@ fn is_reachable(server: IpAddr, networks: &[Prefix]) -> bool {
 #[derive(Debug, Default)]
 pub struct Names {
     /// By link and name.
-    entries: BTreeMap<(String, String), Entry>,
+    entries: SortedMap<(String, String), Entry>,
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +117,7 @@ impl Names {
         let mut before = std::mem::take(&mut self.entries);
         for key in wanted {
             let known = before.remove(&key);
-            self.entries.entry(key).or_insert_with(|| known.unwrap_or_default());
+            self.entries.get_or_insert_with(key, || known.unwrap_or_default());
         }
     }
 
@@ -149,7 +149,7 @@ impl Names {
     /// whether a server answers over it, so that what is known is good enough, and `None` if it cannot ask.
     pub fn due(&mut self, is_answered: impl Fn(&str) -> Option<bool>, now: Time) -> Vec<(String, String)> {
         let entries = self.entries.iter().filter(|(_, entry)| !entry.addresses.is_empty());
-        let known: BTreeSet<String> = entries.map(|((_, name), _)| name.clone()).collect();
+        let known: SortedSet<String> = entries.map(|((_, name), _)| name.clone()).collect();
         let mut due = Vec::new();
         for ((link, name), entry) in &mut self.entries {
             let pause = match is_answered(link) {

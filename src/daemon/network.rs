@@ -4,7 +4,6 @@
 //! it again when somebody else has removed something, and tells when something has changed that links depend on
 //! ([`Progress::changes`]).
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::bond::sorted::SortedSet;
 use crate::net::state::{Owned, Report};
 use crate::net::sysctl::{Switch, Sysctls};
 use crate::net::{Desired, Error, Event, Reconciler, Watch};
@@ -34,9 +34,9 @@ pub struct Wanted {
     /// Addresses, routes and rules.
     pub desired: Desired,
     /// Devices whose reverse path filter must not be strict.
-    pub loose_rp_filter: BTreeSet<String>,
+    pub loose_rp_filter: SortedSet<String>,
     /// Further switches.
-    pub switches: BTreeSet<Switch>,
+    pub switches: SortedSet<Switch>,
 }
 
 /// What the daemon is told.
@@ -111,8 +111,8 @@ impl Network {
     pub fn set(
         &self,
         desired: Desired,
-        loose_rp_filter: BTreeSet<String>,
-        switches: BTreeSet<Switch>,
+        loose_rp_filter: SortedSet<String>,
+        switches: SortedSet<Switch>,
     ) -> Option<u64> {
         let mut generation = None;
         self.wanted.send_if_modified(|wanted| {

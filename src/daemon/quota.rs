@@ -5,13 +5,13 @@
 //! `state_dir`) outlives a power cut and is written seldom, to
 //! spare the flash: once an hour, when a quota is used up, and at the end.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::bond::Time;
+use crate::bond::sorted::SortedMap;
 use crate::config::{Link, store};
 
 /// The lasting file's name in `state_dir`.
@@ -54,11 +54,11 @@ pub struct QuotaStatus {
 pub struct Quotas {
     volatile: PathBuf,
     lasting: PathBuf,
-    links: BTreeMap<String, Usage>,
+    links: SortedMap<String, Usage>,
     /// The core's counters at the last look: sent and received.
-    seen: BTreeMap<String, (u64, u64)>,
-    saved_often: (Time, BTreeMap<String, Usage>),
-    saved_seldom: (Time, BTreeMap<String, Usage>),
+    seen: SortedMap<String, (u64, u64)>,
+    saved_often: (Time, SortedMap<String, Usage>),
+    saved_seldom: (Time, SortedMap<String, Usage>),
     /// The lasting file is due whatever the time.
     urgent: bool,
 }
@@ -91,7 +91,7 @@ impl Quotas {
     pub fn load(volatile: PathBuf, lasting: PathBuf, now: Time) -> Self {
         let mut links = read(&lasting);
         for (name, usage) in read(&volatile) {
-            let known = links.entry(name).or_insert(usage);
+            let known = links.get_or_insert_with(name, || usage);
             *known = if (usage.since, usage.bytes) > (known.since, known.bytes) { usage } else { *known };
         }
         let saved = (now, links.clone());
@@ -117,7 +117,7 @@ impl Quotas {
             return false;
         };
         let begin = period_begin(today, link.quota_reset_day);
-        let usage = self.links.entry(link.name.clone()).or_insert(Usage { since: begin, bytes: 0 });
+        let usage = self.links.get_or_insert_with(link.name.clone(), || Usage { since: begin, bytes: 0 });
         if usage.since.saturating_sub(begin) > WRONG && today >= PLAUSIBLE {
             usage.since = begin;
         }
@@ -172,8 +172,8 @@ impl Quotas {
 /// The file, unless it holds just that.
 fn save(
     path: &Path,
-    links: &BTreeMap<String, Usage>,
-    saved: &mut (Time, BTreeMap<String, Usage>),
+    links: &SortedMap<String, Usage>,
+    saved: &mut (Time, SortedMap<String, Usage>),
     now: Time,
 ) -> Option<Save> {
     saved.0 = now;
@@ -185,20 +185,20 @@ fn save(
     Some(Save { path: path.to_owned(), text })
 }
 
-fn read(path: &Path) -> BTreeMap<String, Usage> {
+fn read(path: &Path) -> SortedMap<String, Usage> {
     let text = match store::read(path) {
-        Ok(text) if text.is_empty() => return BTreeMap::new(),
+        Ok(text) if text.is_empty() => return SortedMap::new(),
         Ok(text) => text,
         Err(error) => {
             log::warn!("{}: {error}: quotas are counted from zero", path.display());
-            return BTreeMap::new();
+            return SortedMap::new();
         }
     };
-    match serde_json::from_str::<BTreeMap<String, Usage>>(&text) {
+    match serde_json::from_str::<SortedMap<String, Usage>>(&text) {
         Ok(links) => links.into_iter().take(MAX_ENTRIES).collect(),
         Err(error) => {
             log::warn!("{}: {error}: quotas are counted from zero", path.display());
-            BTreeMap::new()
+            SortedMap::new()
         }
     }
 }

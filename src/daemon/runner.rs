@@ -13,7 +13,6 @@ pub mod job;
 pub mod process;
 pub mod trust;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -26,6 +25,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::bond::sorted::SortedMap;
 use crate::net::netifd::Resolved;
 
 /// The hidden subcommand that is this process.
@@ -77,7 +77,7 @@ pub enum Task {
         /// Its arguments.
         arguments: Vec<String>,
         /// Its environment; names are those of [`process::VARIABLES`].
-        environment: BTreeMap<String, String>,
+        environment: SortedMap<String, String>,
     },
     /// Run the watchdog's action.
     Action,
@@ -204,7 +204,7 @@ impl Started {
 async fn speak(mut stream: UnixStream, mut inbox: mpsc::Receiver<Request>) {
     let (reader, mut writer) = stream.split();
     let mut reader = BufReader::new(reader);
-    let mut waiting: BTreeMap<u32, oneshot::Sender<Outcome>> = BTreeMap::new();
+    let mut waiting: SortedMap<u32, oneshot::Sender<Outcome>> = SortedMap::new();
     let mut next = 0u32;
     let mut line = Vec::new();
     loop {

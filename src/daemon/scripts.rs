@@ -1,11 +1,12 @@
 //! Hooks that wait for their turn: one runs at a time, in the order in which things happened.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 
 use super::runner::job::Finished;
 use super::runner::{Hook, Outcome, Runner, Task};
+use crate::bond::sorted::SortedMap;
 
 /// Hooks that wait, at most: one that hangs must not make a link that flaps fill the memory.
 const MAX_WAITING: usize = 64;
@@ -18,7 +19,7 @@ pub struct Call {
     /// Its arguments.
     pub arguments: Vec<String>,
     /// Its environment.
-    pub environment: BTreeMap<String, String>,
+    pub environment: SortedMap<String, String>,
 }
 
 impl Call {
@@ -126,7 +127,7 @@ mod tests {
 
     fn call(hook: Hook, what: &str) -> Call {
         let arguments = vec!["bond0".to_owned(), what.to_owned()];
-        Call { hook, arguments, environment: BTreeMap::new() }
+        Call { hook, arguments, environment: SortedMap::new() }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The server's side: its sockets and the routers that may connect.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::events::unix_ms;
 use super::introduction::Invited;
 use super::mapping;
 use crate::bond::keys::PresharedKey;
+use crate::bond::sorted::SortedMap;
 use crate::bond::{Handling, PeerId, SocketId, Time};
 use crate::config::{self, Config};
 use crate::io::udp::OpenError;
@@ -21,10 +21,10 @@ struct Router {
 /// The sockets and peers of a server.
 #[derive(Default)]
 pub struct Server {
-    sockets: BTreeMap<SocketAddr, SocketId>,
+    sockets: SortedMap<SocketAddr, SocketId>,
     routers: Vec<Router>,
     /// Who may introduce itself, by the number that the core knows it by.
-    invited: BTreeMap<u32, Invited>,
+    invited: SortedMap<u32, Invited>,
     next_invitation: u32,
 }
 
@@ -116,7 +116,7 @@ impl Server {
     }
 
     /// All names, by the peers' numbers.
-    pub fn names(&self) -> BTreeMap<u32, String> {
+    pub fn names(&self) -> SortedMap<u32, String> {
         self.routers.iter().map(|router| (router.id.0, router.config.name.clone())).collect()
     }
 

@@ -11,7 +11,6 @@ mod reloading;
 mod starting;
 mod watching;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -37,6 +36,7 @@ use super::speedtest::{Pinning, Responder};
 use super::start::{Options, StartError};
 use super::watchdog::Watchdog;
 use super::{firewall, metrics};
+use crate::bond::sorted::{SortedMap, SortedSet};
 use crate::bond::{PeerId, Time};
 use crate::config::{Config, Role};
 use crate::io::confine::Confined;
@@ -97,7 +97,7 @@ pub struct Daemon {
     /// The links' devices and their carriers may no longer be as they shall.
     links_changed: bool,
     /// What each peer's links carry.
-    peer_mtus: BTreeMap<PeerId, u16>,
+    peer_mtus: SortedMap<PeerId, u16>,
     control: Control,
     privileges: Option<Confined>,
     runner: Runner,
@@ -447,10 +447,10 @@ impl Daemon {
 }
 
 /// What the interfaces that we use must be set to.
-fn switches(config: &Config, side: &Side) -> BTreeSet<Switch> {
+fn switches(config: &Config, side: &Side) -> SortedSet<Switch> {
     let links = match side {
         Side::Client(client) => client.places(),
-        Side::Server(_) => BTreeMap::new(),
+        Side::Server(_) => SortedMap::new(),
     };
     let devices = links.values().filter_map(|place| place.device.as_deref());
     devices.chain([config.bond.ifname.as_str()]).flat_map(Switch::no_redirects).collect()
@@ -459,7 +459,7 @@ fn switches(config: &Config, side: &Side) -> BTreeSet<Switch> {
 /// Has the kernel forward packets, if that is asked for.
 fn forward(config: &Config) {
     let inside = config.bond.addresses.iter().map(|net| Family::of(net.address));
-    for family in inside.collect::<BTreeSet<_>>().into_iter().filter(|_| config.globals.forwarding) {
+    for family in inside.collect::<SortedSet<_>>().into_iter().filter(|_| config.globals.forwarding) {
         match sysctl::forward(family) {
             Ok(true) => log::info!("{family}: the kernel forwards packets from now on"),
             Ok(false) => {}

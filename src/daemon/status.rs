@@ -1,7 +1,5 @@
 //! The status as JSON, version [`VERSION`]: what the core knows, and what the daemon knows besides.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::events::Aged;
@@ -10,6 +8,7 @@ use super::quota::QuotaStatus;
 use super::reload::Outcome;
 use super::servers::ServerStatus;
 use super::watchdog::WatchdogStatus;
+use crate::bond::sorted::SortedMap;
 use crate::bond::status::EndpointStatus;
 use crate::io::confine::Confined;
 use crate::io::{ActiveOffloads, IoCounters};
@@ -51,11 +50,11 @@ pub struct Status<'a> {
     /// The core's part.
     pub endpoint: EndpointStatus,
     /// The netifd interface or device of each link, by its name.
-    pub interfaces: BTreeMap<String, String>,
+    pub interfaces: SortedMap<String, String>,
     /// Where each link is, by its name.
-    pub links: BTreeMap<String, LinkPlace>,
+    pub links: SortedMap<String, LinkPlace>,
     /// The names of the peers, by their numbers in the core's part.
-    pub peers: BTreeMap<u32, String>,
+    pub peers: SortedMap<u32, String>,
     /// What passes between program and kernel in batches.
     pub offloads: ActiveOffloads,
     /// The names of a client's rules, by their numbers in the core's part.

@@ -9,7 +9,6 @@
 //! (what cannot be sent at once is dropped and counted, as any network may drop it), and never spins: what fails is left
 //! alone for a while, and deadlines that have passed are served once before it sleeps again.
 
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -21,6 +20,7 @@ use serde::Serialize;
 use super::port::Ports;
 use super::timer::{self, Timer};
 use super::{Ecn, Offloads, RecvBatch, SendError, Socket, Transmit, Tun};
+use bonding_core::sorted::SortedMap;
 use bonding_core::{Endpoint, Event, IpPrefix, LinkId, Path, PeerId, SocketId, Time};
 
 /// No more is read from a device, nor from the sockets, in a turn after so many packets. The same for both, so that
@@ -66,7 +66,7 @@ pub struct TunGone {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct IoCounters {
     /// Datagrams that could not be sent, by reason. Path MTU probes that do not fit the device are among them.
-    pub send_errors: BTreeMap<&'static str, u64>,
+    pub send_errors: SortedMap<&'static str, u64>,
     /// Calls to receive that failed.
     pub receive_errors: u64,
     /// Inner packets, or trains of them, that the TUN device did not take.
@@ -386,7 +386,7 @@ impl Driver {
             let serves = |slot: &&mut Slot| slot.id == transmit.path.socket && slot.retires.is_none();
             let Some(slot) = self.sockets.iter_mut().find(serves) else {
                 // Closed since the core was told of it.
-                *self.counters.send_errors.entry("socket closed").or_insert(0) += 1;
+                *self.counters.send_errors.get_or_insert_with("socket closed", || 0) += 1;
                 continue;
             };
             let datagrams = Transmit {
@@ -397,7 +397,7 @@ impl Driver {
                 segment_size: (transmit.segment_size < self.out.len()).then_some(transmit.segment_size),
             };
             let Err(error) = slot.socket.try_send(&datagrams) else { continue };
-            *self.counters.send_errors.entry(name(&error)).or_insert(0) += 1;
+            *self.counters.send_errors.get_or_insert_with(name(&error), || 0) += 1;
             if error.needs_reopen() && !self.gone.contains(&slot.id) {
                 self.gone.push(slot.id);
             }

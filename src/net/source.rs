@@ -18,12 +18,12 @@
 //! filtering would take the link's incoming packets for forged ones. With a `from` rule it needs no change, because the
 //! kernel's check asks the rules with our address as the source.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::routes::{MAIN, Route, Target};
 use super::rules::{Mark, Rule, Transport};
 use super::{Family, Prefix};
+use crate::bond::sorted::SortedMap;
 
 /// Metric of the `unreachable` route at the end of a link's table: above any that is set in earnest.
 pub const LAST_RESORT_METRIC: u32 = u32::MAX - 1;
@@ -60,9 +60,9 @@ pub struct SourceRouting {
 
 /// Routes and rules for all links of a client. `priorities` is the first priority of its rules; 300 are used.
 pub fn source_routing(paths: &[LinkPath], priorities: u32) -> SourceRouting {
-    let mut users: BTreeMap<IpAddr, u32> = BTreeMap::new();
+    let mut users: SortedMap<IpAddr, u32> = SortedMap::new();
     for path in paths {
-        *users.entry(path.address).or_default() += 1;
+        *users.get_or_insert_with(path.address, || 0) += 1;
     }
     let mut made = SourceRouting::default();
     for path in paths {

@@ -17,8 +17,6 @@
 //!
 //! Two daemons in one network namespace need different protocol numbers, or each would remove the other's.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -31,6 +29,7 @@ use super::netlink::{Error, Netlink};
 use super::routes::{Route, RouteKey};
 use super::rules::{Rule, RuleInfo};
 use super::{Family, Prefix};
+use crate::bond::sorted::{SortedMap, SortedSet};
 
 /// Our number among the routing protocols. Numbers from 4 (`RTPROT_STATIC`) on mean nothing to the kernel; this one is
 /// neither in its `rtnetlink.h` nor in iproute2's `rt_protos`, nor among those that FRR (191-198), Calico (80) and
@@ -187,8 +186,8 @@ impl fmt::Display for Change {
 pub fn diff(actual: &Actual, desired: &Desired, ownership: &Ownership) -> Vec<Change> {
     let mut changes = link_changes(actual, desired);
 
-    let wanted: BTreeSet<Address> = desired.addresses.iter().copied().collect();
-    let present: BTreeSet<Address> = actual.addresses.iter().map(|(address, _)| *address).collect();
+    let wanted: SortedSet<Address> = desired.addresses.iter().copied().collect();
+    let present: SortedSet<Address> = actual.addresses.iter().map(|(address, _)| *address).collect();
     let mut stale_addresses: Vec<Address> =
         actual.addresses.iter().filter(|(a, ours)| *ours && !wanted.contains(a)).map(|(a, _)| *a).collect();
     for address in wanted.difference(&present) {
@@ -213,8 +212,8 @@ pub fn diff(actual: &Actual, desired: &Desired, ownership: &Ownership) -> Vec<Ch
     let (stale_own, stale_shared): (Vec<Route>, Vec<Route>) =
         stale_routes.into_iter().partition(is_own_table);
 
-    let wanted: BTreeSet<&Rule> = desired.rules.iter().collect();
-    let present: BTreeSet<&Rule> = actual.rules.iter().collect();
+    let wanted: SortedSet<&Rule> = desired.rules.iter().collect();
+    let present: SortedSet<&Rule> = actual.rules.iter().collect();
 
     changes.extend(new_own);
     changes.extend(wanted.difference(&present).map(|rule| Change::AddRule((*rule).clone())));
@@ -242,17 +241,17 @@ fn link_changes(actual: &Actual, desired: &Desired) -> Vec<Change> {
 
 /// What is to be added or replaced, and what is to be removed.
 fn route_changes(actual: &Actual, desired: &Desired) -> (Vec<Change>, Vec<Route>) {
-    let mut wanted: BTreeMap<RouteKey, Route> = BTreeMap::new();
+    let mut wanted: SortedMap<RouteKey, Route> = SortedMap::new();
     let mut order = Vec::new();
     for route in desired.routes.iter().map(|route| route.normalized()) {
-        if let Entry::Vacant(place) = wanted.entry(route.key()) {
-            place.insert(route);
+        if !wanted.contains_key(&route.key()) {
+            wanted.insert(route.key(), route);
             order.push(route);
         }
     }
-    let mut present: BTreeMap<RouteKey, BTreeSet<Route>> = BTreeMap::new();
+    let mut present: SortedMap<RouteKey, SortedSet<Route>> = SortedMap::new();
     for route in &actual.routes {
-        present.entry(route.key()).or_default().insert(*route);
+        present.get_or_insert_with(route.key(), SortedSet::new).insert(*route);
     }
 
     let mut new = Vec::new();
@@ -301,13 +300,13 @@ pub struct Reconciler {
     netlink: Netlink,
     ownership: Ownership,
     // Addresses set by this process, for kernels that do not keep who set an address.
-    addresses: BTreeSet<Address>,
+    addresses: SortedSet<Address>,
 }
 
 impl Reconciler {
     /// With the connection of the network namespace that is to be configured.
     pub fn new(netlink: Netlink, ownership: Ownership) -> Self {
-        Reconciler { netlink, ownership, addresses: BTreeSet::new() }
+        Reconciler { netlink, ownership, addresses: SortedSet::new() }
     }
 
     /// The connection to the kernel.

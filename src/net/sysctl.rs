@@ -1,6 +1,5 @@
 //! Switches of an interface under `/proc/sys/net`, with their old values remembered.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Family;
+use crate::bond::sorted::SortedMap;
 
 /// Reverse path filter (`rp_filter`) that only asks whether the source can be reached at all (RFC 3704, section 2.4).
 pub const RP_FILTER_LOOSE: &str = "2";
@@ -69,7 +69,7 @@ impl Switch {
 #[derive(Debug, Default)]
 pub struct Sysctls {
     file: Option<PathBuf>,
-    changes: BTreeMap<PathBuf, Change>,
+    changes: SortedMap<PathBuf, Change>,
 }
 
 /// A switch that was changed.
@@ -93,7 +93,7 @@ impl Sysctls {
         let changes = match fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text)
                 .map_err(|source| SysctlError::Saved { path: file.clone(), source })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => SortedMap::new(),
             Err(source) => return Err(SysctlError::Io { path: file, source }),
         };
         Ok(Sysctls { file: Some(file), changes })
@@ -113,7 +113,7 @@ impl Sysctls {
         if before == value {
             return Ok(());
         }
-        let change = self.changes.entry(path.clone()).or_insert(Change { before, set: String::new() });
+        let change = self.changes.get_or_insert_with(path.clone(), || Change { before, set: String::new() });
         value.clone_into(&mut change.set);
         self.save()?;
         write(&path, value)

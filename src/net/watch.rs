@@ -6,7 +6,7 @@
 //!
 //! Only the few fields that are needed are read, so that a kernel newer than this program cannot confuse it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 
@@ -18,6 +18,7 @@ use super::message::{Message, family, ip, text, u32_at};
 use super::routes::CLONED;
 use super::rules::FRA_PROTOCOL;
 use super::socket::Socket;
+use crate::bond::sorted::SortedMap;
 
 /// Receive buffer of the socket, in bytes: some thousand changes.
 const RECEIVE_BUFFER: i32 = 256 * 1024;
@@ -91,7 +92,7 @@ pub struct Watch {
     buffer: Vec<u8>,
     pending: VecDeque<Event>,
     // The last word on each interface, because the kernel repeats itself.
-    links: BTreeMap<u32, Event>,
+    links: SortedMap<u32, Event>,
 }
 
 impl Watch {
@@ -107,7 +108,7 @@ impl Watch {
             GROUPS.iter().fold(0, |bits, group| bits | 1 << (group - 1)),
         )?;
         let _ = socket.set_receive_buffer(RECEIVE_BUFFER);
-        Ok(Watch { socket, protocol, buffer: Vec::new(), pending: VecDeque::new(), links: BTreeMap::new() })
+        Ok(Watch { socket, protocol, buffer: Vec::new(), pending: VecDeque::new(), links: SortedMap::new() })
     }
 
     /// Waits for the next event. Can be cancelled without losing one.

@@ -1,10 +1,11 @@
 //! The peers of an endpoint, and which of them has something to do now or later: a server looks at those few only, not
 //! at the thousand that are idle.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use super::handshakes::StagedSettings;
 use crate::peer::Peer;
+use crate::sorted::SortedMap;
 use crate::{PeerId, Time};
 
 /// A peer and what belongs to it.
@@ -26,7 +27,7 @@ impl Entry {
 /// All peers. Whoever may have changed one has *touched* it, so that it is asked for what it wants to send.
 #[derive(Default)]
 pub(super) struct Agenda {
-    entries: BTreeMap<PeerId, Entry>,
+    entries: SortedMap<PeerId, Entry>,
     /// In the order in which they are asked.
     touched: VecDeque<PeerId>,
     /// When the others want to be called.
@@ -143,7 +144,7 @@ mod tests {
     }
 
     /// Who is asked until nobody has an answer; each peer has so many.
-    fn asked(agenda: &mut Agenda, mut answers: BTreeMap<PeerId, u32>) -> Vec<u32> {
+    fn asked(agenda: &mut Agenda, mut answers: SortedMap<PeerId, u32>) -> Vec<u32> {
         let mut asked = Vec::new();
         let mut ask = |peer: &mut Peer| {
             asked.push(peer.id.0);
@@ -158,19 +159,19 @@ mod tests {
     #[test]
     fn only_who_was_touched_is_asked() {
         let mut agenda = agenda(1_000);
-        assert_eq!(asked(&mut agenda, BTreeMap::new()).len(), 1_000, "the new ones once");
-        assert!(asked(&mut agenda, BTreeMap::new()).is_empty());
+        assert_eq!(asked(&mut agenda, SortedMap::new()).len(), 1_000, "the new ones once");
+        assert!(asked(&mut agenda, SortedMap::new()).is_empty());
         agenda.get_mut(PeerId(7));
         agenda.get_mut(PeerId(3));
         agenda.get_mut(PeerId(7));
-        assert_eq!(asked(&mut agenda, BTreeMap::new()), [7, 3]);
+        assert_eq!(asked(&mut agenda, SortedMap::new()), [7, 3]);
         assert_eq!(agenda.poll_timeout(), None, "peers without sessions wait for nothing");
     }
 
     #[test]
     fn busy_peers_are_asked_in_turn() {
         let mut agenda = agenda(2);
-        let answers = BTreeMap::from([(PeerId(0), 2), (PeerId(1), 3)]);
+        let answers = SortedMap::from([(PeerId(0), 2), (PeerId(1), 3)]);
         assert_eq!(asked(&mut agenda, answers), [0, 1, 0, 1, 0, 1, 1]);
     }
 
@@ -182,6 +183,6 @@ mod tests {
         let mut due = Vec::new();
         agenda.take_due(Time::from_millis(1), &mut due);
         assert_eq!(due, [PeerId(0), PeerId(2)]);
-        assert_eq!(asked(&mut agenda, BTreeMap::new()), [0, 2]);
+        assert_eq!(asked(&mut agenda, SortedMap::new()), [0, 2]);
     }
 }

@@ -1,6 +1,6 @@
 //! When peers are called, and what becomes of handshake messages.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::cipher::{CipherOffer, CipherPolicy};
@@ -11,6 +11,7 @@ use crate::load::{DEFAULT_LOAD_THRESHOLD, HandshakeLoad};
 use crate::logical_clock::LogicalClock;
 use crate::peer::{Event, PeerConfig};
 use crate::session::Lifetimes;
+use crate::sorted::SortedMap;
 use crate::wire::Frame;
 use crate::{LinkState, Path, PeerId, Time, Transmit};
 
@@ -36,11 +37,11 @@ pub(super) struct Handshakes {
     responder: Responder,
     lifetimes: Lifetimes,
     pub(super) clock: LogicalClock,
-    known: BTreeMap<[u8; 32], PeerId>,
-    records: BTreeMap<PeerId, PeerRecord>,
+    known: SortedMap<[u8; 32], PeerId>,
+    records: SortedMap<PeerId, PeerRecord>,
     /// Who may introduce itself, by the numbers that the daemon has given.
-    invitations: BTreeMap<u32, PresharedKey>,
-    calls: BTreeMap<PeerId, Call>,
+    invitations: SortedMap<u32, PresharedKey>,
+    calls: SortedMap<PeerId, Call>,
     out: VecDeque<(Path, Vec<u8>)>,
 }
 
@@ -87,10 +88,10 @@ impl Handshakes {
                 ..Lifetimes::default()
             },
             clock: LogicalClock::new(None, Duration::from_millis(logical_clock_ms), now),
-            known: BTreeMap::new(),
-            records: BTreeMap::new(),
-            invitations: BTreeMap::new(),
-            calls: BTreeMap::new(),
+            known: SortedMap::new(),
+            records: SortedMap::new(),
+            invitations: SortedMap::new(),
+            calls: SortedMap::new(),
             out: VecDeque::new(),
         }
     }
@@ -132,7 +133,7 @@ impl Handshakes {
         self.calls.remove(&id);
     }
 
-    pub(super) fn set_invitations(&mut self, invitations: BTreeMap<u32, PresharedKey>) {
+    pub(super) fn set_invitations(&mut self, invitations: SortedMap<u32, PresharedKey>) {
         self.invitations = invitations;
     }
 

@@ -1,8 +1,7 @@
 //! Kernel mode: what the bonding driver can do, and over which devices.
 
-use std::collections::BTreeSet;
-
 use super::{at, given};
+use crate::bond::sorted::SortedSet;
 use crate::config::log::{At, Log};
 use crate::config::read::Sourced;
 use crate::config::types::*;
@@ -115,7 +114,7 @@ fn check_gateways(sourced: &Sourced, log: &mut Log<'_>) {
     }
     if bond.default_route {
         let missing = bond.addresses.iter().filter(|net| !has_gateway(net));
-        for version in missing.map(version).collect::<BTreeSet<_>>() {
+        for version in missing.map(version).collect::<SortedSet<_>>() {
             let message = format!("{version} keeps its old default route: no 'remote_ipaddr' is {version}");
             log.warning(at(sourced.bond_at, "default_route"), message);
         }

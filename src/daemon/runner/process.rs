@@ -3,7 +3,6 @@
 //! Scripts run one after the other, in the order of their tasks. The watchdog's action does not wait for them, nor they
 //! for it: it may well be a restart of the daemon, whose end waits for scripts.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -16,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Answer, Hook, MAX_LINE, Order, Outcome, Task, job, trust};
+use crate::bond::sorted::SortedMap;
 use crate::config::{self, Hooks, Script};
 use crate::io::confine::survive_termination;
 use crate::net::netifd::{InterfaceResolver as _, Ubus};
@@ -166,7 +166,7 @@ impl State {
         *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = allowed;
     }
 
-    fn script(&self, hook: Hook, arguments: &[String], environment: &BTreeMap<String, String>) -> Outcome {
+    fn script(&self, hook: Hook, arguments: &[String], environment: &SortedMap<String, String>) -> Outcome {
         let known = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(hooks) = &known.hooks else { return Outcome::Absent };
         let Some(script) = script_of(hooks, hook).cloned() else { return Outcome::Absent };
@@ -191,7 +191,7 @@ impl State {
         };
         let (program, arguments, limit) = (PathBuf::from(program), arguments.to_vec(), hooks.timeout);
         drop(known);
-        execute(&program, &arguments, &BTreeMap::new(), limit)
+        execute(&program, &arguments, &SortedMap::new(), limit)
     }
 
     /// Asks netifd, on a thread of its own.
@@ -230,7 +230,7 @@ fn script_of(hooks: &Hooks, hook: Hook) -> Option<&Script> {
 fn execute(
     program: &Path,
     arguments: &[String],
-    environment: &BTreeMap<String, String>,
+    environment: &SortedMap<String, String>,
     limit: Duration,
 ) -> Outcome {
     if let Err(distrust) = trust::check(program) {

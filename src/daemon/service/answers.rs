@@ -1,6 +1,5 @@
 //! What the control socket is answered.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,6 +7,7 @@ use tokio::time::timeout;
 
 use super::{Daemon, SERVER, Side, role_name};
 use crate::bond::endpoint::TcpPorts;
+use crate::bond::sorted::SortedMap;
 use crate::daemon::control::{Command, LinkAction, Request};
 use crate::daemon::kernel::KernelBond;
 use crate::daemon::speedtest::{self, Pinning};
@@ -123,14 +123,14 @@ impl Daemon {
 
     pub(super) fn status(&self) -> serde_json::Value {
         let now = now();
-        let (mut listen, mut links, mut servers) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let (mut listen, mut links, mut servers) = (Vec::new(), SortedMap::new(), Vec::new());
         let mut endpoint = self.driver.endpoint().status(now);
         let peers = match &self.side {
             Side::Client(client) => {
                 links = client.places();
                 servers = self.servers.status(&self.config, client.is_up(), now);
                 endpoint.peers.retain(|peer| peer.peer == client.peer().0);
-                BTreeMap::from([(client.peer().0, SERVER.to_owned())])
+                SortedMap::from([(client.peer().0, SERVER.to_owned())])
             }
             Side::Server(server) => {
                 listen = server.listening().map(ToString::to_string).collect();

@@ -1,9 +1,8 @@
 //! Kernel mode: the links' devices and their carriers follow the links.
 
-use std::collections::BTreeMap;
-
 use super::{Daemon, Side};
 use crate::bond::keys::PrivateKey;
+use crate::bond::sorted::SortedMap;
 use crate::bond::{LinkId, PeerId};
 use crate::config::Config;
 use crate::config::key::Secret;
@@ -89,7 +88,7 @@ fn wanted(kernel: &KernelBond, config: &Config, side: &Side, driver: &Driver) ->
             let known = known.map(|link| (link.id, link.priority));
             let kept = kernel.links().chain([FIRST_LINK]).map(|link| (link, u8::MAX));
             // What is known counts more than what is kept.
-            let links: BTreeMap<LinkId, u8> = kept.chain(known).collect();
+            let links: SortedMap<LinkId, u8> = kept.chain(known).collect();
             let wanted = |(link, priority)| Wanted { link, device: servers_device(ifname, link), priority };
             links.into_iter().map(wanted).collect()
         }

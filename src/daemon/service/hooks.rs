@@ -4,10 +4,10 @@
 //! set, before they are removed, after they are gone. `link_script` is told of changes in between, in MLVPN's words:
 //! `DEVICE tuntap_up`, `DEVICE rtun_up LINK` and so on. [`Scripts`] runs them, one after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Daemon, SERVER, Side, role_name};
+use crate::bond::sorted::{SortedMap, SortedSet};
 use crate::bond::{LinkId, LinkState, PeerId};
 use crate::config::value::IpNet;
 use crate::config::{Config, Role};
@@ -21,8 +21,8 @@ const MAX_NAME: usize = 64;
 /// What `link_script` was told last.
 #[derive(Default)]
 pub(super) struct Told {
-    links: BTreeMap<(PeerId, LinkId), String>,
-    peers: BTreeSet<PeerId>,
+    links: SortedMap<(PeerId, LinkId), String>,
+    peers: SortedSet<PeerId>,
 }
 
 impl Daemon {

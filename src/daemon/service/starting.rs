@@ -1,6 +1,5 @@
 //! The start: everything that must be there before packets flow.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Daemon, Side, Signals, enslaving, forward, hooks, index_of, placing, role_name, switches};
+use crate::bond::sorted::SortedMap;
 use crate::bond::{Endpoint, Time};
 use crate::config::key::Secret;
 use crate::config::{Cipher, Config, Mode, Role};
@@ -136,7 +136,7 @@ impl Daemon {
             tunnel,
             kernel,
             links_changed: false,
-            peer_mtus: BTreeMap::new(),
+            peer_mtus: SortedMap::new(),
             control,
             privileges,
             runner,
