@@ -30,6 +30,7 @@ use arguments::Invocation;
 use crate::daemon;
 use crate::daemon::control::{Command as Request, ask};
 use crate::daemon::runner;
+use crate::io::fault;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -37,6 +38,8 @@ const NO_DAEMON: u8 = 3;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    // Without it a bug ends the program as before, and only says less.
+    let _ = fault::report();
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let help = arguments::help_with(words.first().map(OsString::as_os_str));
     match arguments::parse(words) {

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::io::fault;
+
 /// Where every system's log daemon listens.
 const SOCKET: &str = "/dev/log";
 
@@ -83,6 +85,12 @@ fn priority(level: Level) -> u8 {
 /// Sets the log up, once for the whole program. Falls back to standard error where there is no system log.
 pub fn init(syslog: bool, level: LevelFilter) {
     let system = syslog.then(|| Syslog::open(Path::new(SOCKET))).flatten();
+    if system.is_some()
+        && let Err(error) = fault::report_to_syslog()
+    {
+        let _ =
+            writeln!(std::io::stderr(), "the place of a bug would not get into the system's log: {error}");
+    }
     let set = match system {
         Some(system) => log::set_boxed_logger(Box::new(system)),
         None => log::set_logger(&Stderr),

@@ -6,6 +6,7 @@
 
 pub mod confine;
 pub mod driver;
+pub mod fault;
 pub mod keeper;
 pub mod offload;
 pub mod ping;
