@@ -146,13 +146,17 @@ impl Names {
     }
 
     /// The links' names that are to be asked for now; the answer goes to [`Names::answer`]. `is_answered` says of a link
-    /// whether a server answers over it, so that what is known is good enough, and `None` if it cannot ask.
-    pub fn due(&mut self, is_answered: impl Fn(&str) -> Option<bool>, now: Time) -> Vec<(String, String)> {
+    /// and a name whether what is known is good enough, because a server answers, and `None` if the link cannot ask.
+    pub fn due(
+        &mut self,
+        is_answered: impl Fn(&str, &str) -> Option<bool>,
+        now: Time,
+    ) -> Vec<(String, String)> {
         let entries = self.entries.iter().filter(|(_, entry)| !entry.addresses.is_empty());
         let known: SortedSet<String> = entries.map(|((_, name), _)| name.clone()).collect();
         let mut due = Vec::new();
         for ((link, name), entry) in &mut self.entries {
-            let pause = match is_answered(link) {
+            let pause = match is_answered(link, name) {
                 None => continue,
                 Some(true) if known.contains(name) => continue,
                 _ if entry.failures > 0 => (RETRY * 2u32.pow(entry.failures.min(6) - 1)).min(MAX_RETRY),

@@ -20,18 +20,18 @@ fn found(list: &[&str], ttl: u64) -> Result<Answer, String> {
     Ok(Answer { addresses: addresses(list), ttl: Duration::from_secs(ttl) })
 }
 
-fn silent(_: &str) -> Option<bool> {
+fn silent(_: &str, _: &str) -> Option<bool> {
     Some(false)
 }
 
 #[test]
 fn asks_at_once_and_again_when_the_server_is_silent() {
     let mut names = known(&["adsl"]);
-    assert!(names.due(|_| None, seconds(1)).is_empty(), "a link without a device asks nobody");
+    assert!(names.due(|_, _| None, seconds(1)).is_empty(), "a link without a device asks nobody");
     assert_eq!(names.due(silent, seconds(1)), [("adsl".to_owned(), NAME.to_owned())]);
     assert!(names.due(silent, seconds(2)).is_empty(), "the answer is on its way");
     assert!(names.answer("adsl", NAME, found(&["192.0.2.1"], 60), seconds(3)));
-    assert!(names.due(|_| Some(true), seconds(1_000)).is_empty(), "what works is not asked for again");
+    assert!(names.due(|_, _| Some(true), seconds(1_000)).is_empty(), "what works is not asked for again");
     assert!(names.due(silent, seconds(62)).is_empty());
     assert_eq!(names.due(silent, seconds(63)).len(), 1);
 }
@@ -83,7 +83,7 @@ fn each_link_asks_and_uses_what_others_know_until_then() {
 fn a_link_that_is_answered_asks_for_what_nobody_knows() {
     let mut names = known(&["adsl", "lte"]);
     names.retain(["adsl", "lte"].map(|link| (link.to_owned(), "second.example".to_owned())).into_iter());
-    let answered = |link: &str| (link == "adsl").then_some(true);
+    let answered = |link: &str, _: &str| (link == "adsl").then_some(true);
     assert_eq!(names.due(answered, seconds(0)).len(), 1, "the address of another server");
     names.answer("adsl", "second.example", Err("no such host".into()), seconds(0));
     assert_eq!(names.due(answered, seconds(1)).len(), 1);

@@ -4,6 +4,7 @@
 //! as its answer may matter: the ones of earlier choice always, so that the bond goes back to them when they have
 //! answered steadily; the others when the one in use has fallen silent, and once in a while, so that the status knows.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use super::client::Client;
 use super::mapping;
 use crate::bond::{Path, PeerId, Time};
+use crate::config::value::Host;
 use crate::config::{self, Config, Interface};
 use crate::io::Driver;
 
@@ -124,6 +126,21 @@ impl Servers {
         for left in self.standbys.iter_mut().filter(|standby| !known.contains(&standby.name)) {
             left.heard = heard;
         }
+    }
+
+    /// The names, in the name service, of those that are called and do not answer.
+    pub fn sought<'c>(&self, config: &'c Config) -> BTreeSet<&'c str> {
+        let sought = |server: &&config::Server| {
+            let standby = self.standbys.iter().find(|standby| standby.name == server.name);
+            standby.is_some_and(|standby| standby.call.is_some() && standby.steady.is_none())
+        };
+        let links = config.servers.iter().filter(sought).flat_map(|server| server.links.values());
+        let hosts = links.flat_map(|(hosts, _)| hosts);
+        let name = |host: &'c Host| match host {
+            Host::Name(name) => Some(name.as_str()),
+            Host::Address(_) => None,
+        };
+        hosts.filter_map(name).collect()
     }
 
     /// The name of a server on standby, by its number in the core.

@@ -159,6 +159,23 @@ fn a_call_goes_over_the_next_path_when_nobody_answers() {
 }
 
 #[test]
+fn the_names_of_those_that_are_called_in_vain_are_sought() {
+    let mut config = read("");
+    for (server, host) in config.servers.iter_mut().zip(["first", "second", "third"]) {
+        for (hosts, _) in server.links.values_mut() {
+            *hosts = vec![Host::Name(format!("{host}.example")), Host::Address([203, 0, 113, 9].into())];
+        }
+    }
+    let mut servers = Servers::new(&config, Time::ZERO);
+    assert!(servers.sought(&config).is_empty(), "nobody is called");
+    for (standby, peer) in servers.standbys.iter_mut().zip(7..) {
+        standby.call = Some(Call { peer: PeerId(peer), path: None, turn: 0, turned: Time::ZERO });
+    }
+    servers.standbys[0].steady = Some(Time::ZERO);
+    assert_eq!(servers.sought(&config).into_iter().collect::<Vec<_>>(), ["third.example"]);
+}
+
+#[test]
 fn the_status_shows_them_all() {
     let mut world = World::new("");
     world.until_it_moves(&["second"], 30).expect("it moves");

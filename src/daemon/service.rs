@@ -319,7 +319,7 @@ impl Daemon {
         if self.settling.is_some() {
             return;
         }
-        for query in client.queries(now()) {
+        for query in client.queries(&self.servers.sought(&self.config), now()) {
             let tell = self.tell.clone();
             tokio::spawn(async move {
                 let answer = names::lookup(&query).await;

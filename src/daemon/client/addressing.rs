@@ -1,5 +1,6 @@
 //! From which socket to which of the server's addresses each link sends, and how it asks for them.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Client;
@@ -79,8 +80,9 @@ impl Client {
         (!self.links.iter().any(shared)).then_some(device)
     }
 
-    /// The servers' names that links have to ask for now. Their routes must be set.
-    pub fn queries(&mut self, now: Time) -> Vec<Query> {
+    /// The servers' names that links have to ask for now. Their routes must be set. `sought` are those of servers on
+    /// standby that are called in vain: they may have moved.
+    pub fn queries(&mut self, sought: &BTreeSet<&str>, now: Time) -> Vec<Query> {
         let can_ask = |link: &Link| {
             !link.taken_out
                 && link
@@ -89,7 +91,10 @@ impl Client {
                     .is_ok_and(|place| place.resolved.up && !place.resolved.paths.is_empty())
         };
         let of = |name: &str| self.links.iter().find(|link| link.config.name == name);
-        let is_answered = |name: &str| of(name).filter(|link| can_ask(link)).map(Link::is_alive);
+        let is_answered = |link: &str, name: &str| {
+            let link = of(link).filter(|link| can_ask(link))?;
+            Some(link.is_alive() && (link.calls(name) || !sought.contains(name)))
+        };
         let due = self.names.due(is_answered, now);
         due.into_iter().filter_map(|(link, name)| self.query(of(&link)?, name)).collect()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::bond::{LinkConfig, LinkId, LinkState, Path, PeerId, SocketId, Time};
 use crate::config;
+use crate::config::value::Host;
 use crate::daemon::mapping;
 use crate::daemon::outside::Exit;
 use crate::io::{Driver, Socket, SocketOptions};
@@ -166,6 +167,7 @@ impl Link {
             self.told = Some(wanted);
         }
     }
+
     /// How traffic outside the bond can use it; `None` while it has no place or is taken out.
     pub(super) fn exit(&self) -> Option<Exit> {
         let place = self.place.as_ref().ok().filter(|_| !self.taken_out)?;
@@ -181,6 +183,11 @@ impl Link {
     /// It carries traffic, or did a moment ago.
     pub(super) fn is_alive(&self) -> bool {
         matches!(self.state, Some(LinkState::Up | LinkState::Suspect))
+    }
+
+    /// The server in use has this name on it.
+    pub(super) fn calls(&self, name: &str) -> bool {
+        self.config.servers.iter().any(|host| matches!(host, Host::Name(of) if of == name))
     }
 
     /// Its device, where it has a place.
