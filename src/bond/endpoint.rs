@@ -17,7 +17,7 @@ use super::class::Class;
 use super::header::{DatagramType, Seal, TransportHeader};
 use super::keys::{PresharedKey, PrivateKey};
 use super::link::LinkState;
-use super::peer::{Event, LinkConfig, Payload, Peer, PeerConfig, Timing};
+use super::peer::{Event, LinkConfig, Payload, Peer, PeerConfig, Timing, Wish};
 use super::queue::Via;
 use super::receiver::Opened;
 use super::routing::Routing;
@@ -166,12 +166,18 @@ impl Endpoint {
     pub fn update_peer(&mut self, id: PeerId, config: PeerConfig, now: Time) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         self.routing.set(id, &config.allowed);
-        let told = |config: &PeerConfig| (config.policy, config.handling, config.download);
+        // A client does not care for the policy and the handling of its server.
+        let told = |config: &PeerConfig| {
+            (config.initiator.then_some((config.policy, config.handling)), config.download)
+        };
         let renew = told(&entry.peer.config) != told(&config);
         self.handshakes.update(id, &config);
+        let initiator = config.initiator;
         entry.peer.configure(config, now);
-        if renew {
-            self.handshakes.call_soon(id, now);
+        match initiator {
+            _ if !renew => {}
+            true => self.handshakes.call_soon(id, now),
+            false => entry.peer.renewal.ask(now),
         }
     }
 
@@ -423,6 +429,7 @@ impl Endpoint {
             if let Some(settings) = entry.staged.take(opened.epoch) {
                 entry.peer.asked_for(&settings, now);
             }
+            entry.peer.renewal.confirmed();
         }
         let random = &mut self.random;
         let mut token = || {
@@ -438,9 +445,10 @@ impl Endpoint {
             clear: opened.seal == Seal::Clear,
             plain: opened.text,
         };
-        let closed = entry.peer.receive(&opened, path, &mut token, now, deliver);
-        if closed {
-            self.close_session(id, now);
+        match entry.peer.receive(&opened, path, &mut token, now, deliver) {
+            Some(Wish::Close) => self.close_session(id, now),
+            Some(Wish::Renew) => self.renew(id, now),
+            None => {}
         }
         Some(id)
     }

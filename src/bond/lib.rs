@@ -37,6 +37,7 @@ pub mod peer;
 pub mod queue;
 pub mod receiver;
 pub mod reception;
+mod renewal;
 pub mod replay;
 pub mod resequencer;
 pub mod routing;

@@ -11,6 +11,7 @@ use super::class::Class;
 use super::limit::Policer;
 use super::link::{Link, LinkState};
 use super::receiver::{Opened, Receiver};
+use super::renewal::Renewal;
 use super::resequencer::Patience;
 use super::sender::Sender;
 use super::session::Lineage;
@@ -31,6 +32,15 @@ const TOLD_SPAN: Duration = Duration::from_secs(10);
 /// Links that join a new session count as carrying traffic for so long, if those of the old one did.
 const REJOIN_GRACE: Duration = Duration::from_secs(1);
 
+/// What a packet asks of the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The session is over.
+    Close,
+    /// A handshake.
+    Renew,
+}
+
 /// The session-independent part of a peer.
 pub struct Peer {
     /// Its name in the endpoint.
@@ -47,6 +57,8 @@ pub struct Peer {
     pub spoofed: u64,
     announcer: Announcer,
     listener: Listener,
+    /// Server: how the client learns that our settings have changed.
+    pub renewal: Renewal,
     keepalive: Duration,
     up: bool,
     since: Time,
@@ -82,6 +94,7 @@ impl Peer {
             spoofed: 0,
             announcer: Announcer::default(),
             listener: Listener::default(),
+            renewal: Renewal::default(),
             keepalive: timing.keepalive,
             up: false,
             since: now,
@@ -136,6 +149,12 @@ impl Peer {
             settings.get(3..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b));
         self.allowance = (kbit > 0).then_some(u64::from(kbit) * 1_000);
         self.set_limits(now);
+    }
+
+    /// The most that the other end wants to take from us, in bits a second.
+    #[cfg(test)]
+    pub fn allowance(&self) -> Option<u64> {
+        self.allowance
     }
 
     /// Why no data may pass, although the session stands.
@@ -211,13 +230,13 @@ impl Peer {
         token: &mut dyn FnMut() -> [u8; 8],
         now: Time,
         deliver: &mut dyn FnMut(Origin, &[u8]),
-    ) -> bool {
+    ) -> Option<Wish> {
         let origin = Origin { peer: self.id, link: Some(opened.link) };
         let (allowed, spoofed) = (&self.config.allowed, &mut self.spoofed);
         let (payload, agreed) = (self.config.payload, self.differs.is_none());
         let (sender, keepalive, policer) = (&mut self.sender, self.keepalive, &mut self.policer);
         let (announcer, listener) = (&mut self.announcer, &mut self.listener);
-        let mut closed = false;
+        let mut wish = None;
         let server = !self.config.initiator;
         if let Some(link) = sender.link(opened.link) {
             link.heard_from(path, token, now);
@@ -231,7 +250,8 @@ impl Peer {
             false => *spoofed += 1,
         };
         let mut on_frame = |frame: Frame<'_>| match &frame {
-            Frame::Close => closed = true,
+            Frame::Close => wish = Some(Wish::Close),
+            Frame::Renew if !server => wish = wish.or(Some(Wish::Renew)),
             Frame::Hello(hello) if server => {
                 let known = sender.link(opened.link).is_some();
                 hello_from_client(sender, opened.link, hello, keepalive, now);
@@ -259,7 +279,7 @@ impl Peer {
         for reply in self.receiver.take_replies() {
             self.sender.push_frame(opened.link, &reply, now);
         }
-        closed
+        wish
     }
 
     /// Does what time asks for; tells what changed.
@@ -279,13 +299,13 @@ impl Peer {
         self.sender.handle_timeout(now);
         self.send_reports(now);
         self.announce(now);
+        self.ask_for_handshake(now);
         self.watch(now, events);
     }
 
     /// The link that carries announcements, while one does.
     fn announces_over(&self) -> Option<LinkId> {
-        let usable = self.sender.links.iter().find(|link| link.is_usable());
-        usable.filter(|_| self.config.initiator && self.up).map(|link| link.id)
+        self.usable_link().filter(|_| self.config.initiator && self.up)
     }
 
     /// Client: tells the server of classes that it does not have.
@@ -295,6 +315,19 @@ impl Peer {
         {
             self.sender.push_frame(link, &frame, now);
         }
+    }
+
+    /// Server: asks the client for a handshake, if it is to be told something.
+    fn ask_for_handshake(&mut self, now: Time) {
+        if let Some(link) = self.usable_link()
+            && self.renewal.poll(now)
+        {
+            self.sender.push_frame(link, &Frame::Renew, now);
+        }
+    }
+
+    fn usable_link(&self) -> Option<LinkId> {
+        self.sender.links.iter().find(|link| link.is_usable()).map(|link| link.id)
     }
 
     /// Hands reports that are due to the sending half.
@@ -312,7 +345,8 @@ impl Peer {
     pub fn poll_timeout(&self) -> Option<Time> {
         let announcement = self.announcer.poll_timeout().filter(|_| self.announces_over().is_some());
         let halves = self.sender.poll_timeout().into_iter().chain(self.receiver.poll_timeout());
-        halves.chain(announcement).min()
+        let renewal = self.renewal.poll_timeout().filter(|_| self.usable_link().is_some());
+        halves.chain(announcement).chain(renewal).min()
     }
 
     /// At least one link carries traffic.

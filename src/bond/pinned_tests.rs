@@ -105,6 +105,13 @@ impl World {
         }
     }
 
+    /// Nothing of what is on its way to one end arrives.
+    pub(super) fn lose(&mut self, end: usize) {
+        for wire in &mut self.wires {
+            wire.retain(|(_, to, _)| *to != end);
+        }
+    }
+
     /// One end starts anew.
     pub(super) fn restart(&mut self, end: usize) {
         self.ends[end] = End::new(end, Payload::Bonded, None, self.now);

@@ -277,6 +277,8 @@ pub enum Frame<'a> {
         /// Classes.
         held: u16,
     },
+    /// Asks for a handshake: the server has other settings to tell in it.
+    Renew,
 }
 
 /// The longest part of a list of classes, in bytes.
@@ -297,6 +299,7 @@ const TRAIN: u8 = 11;
 const TRAIN_REPLY: u8 = 12;
 const CLASSES: u8 = 13;
 const CLASSES_REPLY: u8 = 14;
+const RENEW: u8 = 15;
 
 impl Frame<'_> {
     /// Appends the frame.
@@ -339,6 +342,7 @@ impl Frame<'_> {
             }
             Frame::Goodbye { link } => out.extend_from_slice(&[GOODBYE, *link]),
             Frame::Close => out.push(CLOSE),
+            Frame::Renew => out.push(RENEW),
             Frame::GiveUp { bucket, sequence } => {
                 out.push(GIVE_UP);
                 out.extend_from_slice(&(u32::from(*bucket) << 20 | sequence & (SEQUENCES - 1)).to_be_bytes());
@@ -490,6 +494,7 @@ impl<'a> Frames<'a> {
                 Frame::Classes { generation, total, first, classes: self.slice(length)? }
             }
             CLASSES_REPLY => Frame::ClassesReply { generation: self.u8()?, held: self.u16()? },
+            RENEW => Frame::Renew,
             _ => return None,
         })
     }
@@ -553,6 +558,7 @@ mod tests {
             Frame::TrainReply { link: 0, id: 1, bytes: 15_000, ticks: 99 },
             Frame::Classes { generation: 1, total: 300, first: 256, classes: &[1, 2, 3] },
             Frame::ClassesReply { generation: 1, held: 257 },
+            Frame::Renew,
         ]
     }
 

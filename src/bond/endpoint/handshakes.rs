@@ -23,6 +23,8 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// A session without a working link for so long may be lost at the other end, which then needs a new one; if it is not,
 /// its keys are renewed and nothing else happens.
 const LOST_AFTER: Duration = Duration::from_millis(250);
+/// However often a server asks for handshakes, there is so much time between them.
+const RENEW_PAUSE: Duration = Duration::from_secs(1);
 /// Handshake messages waiting to be sent at the most.
 const MAX_OUT: usize = 128;
 /// Keys live at least so long without being renewed.
@@ -190,6 +192,7 @@ impl Endpoint {
         let settings = entry.peer.settings();
         match initiation.accept(record, local_index, resumable, &settings) {
             Ok(answer) => {
+                entry.peer.renewal.answered();
                 self.handshakes.send(path, answer.response);
                 match answer.result {
                     Ok(established) => self.stage(id, established, now),
@@ -322,6 +325,18 @@ impl Endpoint {
             call.initiator.cancel();
             call.retry = FIRST_RETRY;
             call.next = Some(now + FIRST_RETRY);
+        }
+    }
+
+    /// Client: the server has something to tell in a handshake.
+    pub(super) fn renew(&mut self, id: PeerId, now: Time) {
+        let (Some(entry), Some(call)) = (self.entries.get(id), self.handshakes.calls.get(&id)) else {
+            return;
+        };
+        if let Some(established) = entry.peer.sender.sealer.established()
+            && !call.initiator.is_pending()
+        {
+            self.handshakes.call_soon(id, now.max(established + RENEW_PAUSE));
         }
     }
 
