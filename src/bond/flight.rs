@@ -182,6 +182,27 @@ impl Flight {
         Some(settled)
     }
 
+    /// Reads a report that hurried ahead over a quicker link: what it shows to be lost is handed to `lost` for sending
+    /// again. Everything else, the loss's own place in the books too, is left to the report that comes over the link.
+    pub fn hasten(&mut self, report: &Report<'_>, lost: &mut Vec<Outgoing>) {
+        let Some(largest) = expand(report.largest, self.next_number()) else { return };
+        let Some(run_start) = largest.checked_sub(u64::from(report.run)) else { return };
+        if largest >= self.next_number() {
+            return;
+        }
+        let named = report.bitmap.len() as u64 * 8;
+        let end = (largest + 1).saturating_sub(self.reordering).min(run_start);
+        for number in self.judged.max(self.first).max(run_start.saturating_sub(named))..end {
+            let bit = run_start - 1 - number;
+            let came = report.bitmap.get((bit / 8) as usize).is_some_and(|byte| byte & (1 << (bit % 8)) != 0);
+            let Some(record) = self.records.get_mut((number - self.first) as usize) else { return };
+            if !came && let Some(payload) = record.payload.take() {
+                self.payload_bytes -= payload.packet.len();
+                lost.push(payload);
+            }
+        }
+    }
+
     /// Sent time of the oldest packet that waits for a report beyond the newest one reported.
     pub fn oldest_unanswered(&self) -> Option<Time> {
         let from = self.largest_reported.map_or(self.first, |n| n + 1).max(self.first);
@@ -342,6 +363,21 @@ mod tests {
         flight.report(&report(3, 0, &[0b10]), drop, &mut lost).unwrap();
         assert_eq!(lost.len(), 2);
         assert_eq!(flight.oldest_unanswered(), Some(Time::from_millis(4)));
+    }
+
+    #[test]
+    fn a_report_that_hurries_ahead_hands_out_what_is_lost_and_leaves_the_books_alone() {
+        let mut flight = flight(12);
+        let mut lost = Vec::new();
+        let hurried = report(6, 1, &[0b1_1110]);
+        flight.hasten(&hurried, &mut lost);
+        flight.hasten(&hurried, &mut lost);
+        assert_eq!(lost.iter().map(|o| o.sequence).collect::<Vec<_>>(), [4]);
+        assert_eq!((flight.in_flight(), flight.payload_bytes()), (12 * 160, 11 * 100));
+        flight.hasten(&report(12, 0, &[0]), &mut lost);
+        assert_eq!(lost.len(), 1, "12 was never sent");
+        let settled = flight.report(&hurried, drop, &mut lost).unwrap();
+        assert_eq!((settled.lost, lost.len()), (1, 1), "lost once, sent again once");
     }
 
     #[test]

@@ -333,8 +333,8 @@ impl Peer {
     /// Hands reports that are due to the sending half.
     pub fn send_reports(&mut self, now: Time) {
         let sender = &mut self.sender;
-        self.receiver.poll_reports(now, |report| {
-            sender.push_frame(report.link, &Frame::Report(report), now);
+        self.receiver.poll_reports(now, |report, hole| {
+            sender.push_report(report, hole, now);
             if let Some(link) = sender.link(report.link) {
                 link.probe_with_report(now);
             }

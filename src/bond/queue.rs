@@ -175,6 +175,7 @@ pub struct Queue {
     marks: u64,
     relaxed: bool,
     round_trip: Duration,
+    repair: Duration,
 }
 
 impl Queue {
@@ -192,17 +193,21 @@ impl Queue {
             marks: 0,
             relaxed: false,
             round_trip: Duration::ZERO,
+            repair: Duration::ZERO,
         }
     }
 
-    /// Sets the round trip over all links in use, without a queue. CoDel's interval is meant to be the longest round trip
-    /// (RFC 8289, 4.3), and a queue that is shorter than a part of it starves a single sender after each reduction.
-    pub fn set_round_trip(&mut self, round_trip: Duration) {
+    /// Sets the round trip over all links in use, without a queue, and how much longer it often is because something that
+    /// was lost is sent again. CoDel's interval is meant to be the longest round trip (RFC 8289, 4.3), and a queue that is
+    /// shorter than a part of it starves a single sender after each reduction. A repair is a pause on top of that: what a
+    /// reduction to 70 % (CUBIC) leaves must last for all of it.
+    pub fn set_round_trip(&mut self, round_trip: Duration, repair: Duration) {
         self.round_trip = round_trip;
+        self.repair = repair;
     }
 
     fn target(&self) -> Duration {
-        self.config.target.max(self.round_trip * 2 / 5)
+        self.config.target.max(self.round_trip * 2 / 5 + self.repair * 7 / 5)
     }
 
     /// By then what a drop has caused is to be seen: the sender hears of it after a round trip and sends less for one.

@@ -154,7 +154,7 @@ fn a_full_queue_takes_from_the_fattest_flow() {
 fn the_first_drop_waits_for_what_the_longest_round_trip_allows() {
     let first_drop = |round_trip: u64| {
         let mut rig = Rig::new(QueueConfig::default());
-        rig.queue.set_round_trip(Duration::from_millis(round_trip));
+        rig.queue.set_round_trip(Duration::from_millis(round_trip), Duration::ZERO);
         for _ in 0..3_000 {
             rig.push(&udp(1, 1_000, 0), Time::ZERO);
         }

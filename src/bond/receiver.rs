@@ -207,14 +207,15 @@ impl Receiver {
         });
     }
 
-    /// Gives the reports that are due.
-    pub fn poll_reports(&mut self, now: Time, mut send: impl FnMut(Report<'_>)) {
+    /// Gives the reports that are due, and whether each tells of a loss.
+    pub fn poll_reports(&mut self, now: Time, mut send: impl FnMut(Report<'_>, bool)) {
         for (id, incoming) in self.links.iter_mut().enumerate() {
             let Some(incoming) = incoming else { continue };
             if incoming.reception.due().is_some_and(|due| due <= now) {
                 let mut memory = [0; MAX_BITMAP];
+                let hole = incoming.reception.tells_of_holes();
                 if let Some(report) = incoming.reception.report(id as LinkId, now, &mut memory) {
-                    send(report);
+                    send(report, hole);
                 }
             }
         }

@@ -34,6 +34,8 @@ pub struct Reception {
     lost: u64,
     /// When the next report is due, if something came that the sender wants to hear of.
     due: Option<Time>,
+    /// A packet number was skipped since the last report.
+    hole: bool,
     interval: Duration,
     last_report: Time,
     /// Packets since then.
@@ -71,6 +73,7 @@ impl Reception {
             packets: 0,
             lost: 0,
             due: None,
+            hole: false,
             interval: MIN_INTERVAL,
             last_report: Time::ZERO,
             unreported: 0,
@@ -88,6 +91,7 @@ impl Reception {
         self.bytes = self.bytes.wrapping_add(packet.line_bytes as u32);
         self.marked = self.marked.wrapping_add(u16::from(packet.marked));
         let hole = self.enter(packet.number, now);
+        self.hole |= hole;
         self.record_delay(packet, now);
         if packet.elicits {
             self.unreported += 1;
@@ -110,6 +114,11 @@ impl Reception {
         self.due
     }
 
+    /// The next report tells of packets that have not come although later ones have.
+    pub fn tells_of_holes(&self) -> bool {
+        self.hole
+    }
+
     /// Makes the report of this moment; `bitmap` lends its memory.
     pub fn report<'a>(
         &mut self,
@@ -119,6 +128,7 @@ impl Reception {
     ) -> Option<Report<'a>> {
         let largest = self.largest?;
         self.due = None;
+        self.hole = false;
         self.last_report = now;
         self.unreported = 0;
         let run = self.run;
@@ -253,11 +263,13 @@ mod tests {
         );
         arrive(&mut log, 12, 1011);
         assert_eq!(log.due(), Some(Time::from_millis(1011)));
+        assert!(log.tells_of_holes());
         let report = log.report(0, Time::from_millis(1012), &mut memory).unwrap();
         assert_eq!((report.largest, report.run), (12, 0));
         assert_eq!(report.bitmap[0] & 0b111, 0b100, "11 and 10 are missing, 9 came");
         assert_eq!(report.long_delay, 20_000_000 / super::super::wire::TICK_NANOS as u32);
         assert_eq!(log.counts(), (11, 2));
+        assert!(!log.tells_of_holes());
     }
 
     #[test]

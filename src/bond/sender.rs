@@ -2,6 +2,7 @@
 
 mod datagram;
 mod plan;
+mod repairs;
 
 use std::collections::VecDeque;
 
@@ -16,8 +17,9 @@ use super::peer::Handling;
 use super::queue::{Queue, QueueConfig, Via};
 use super::scheduler::{Candidate, Policy, Scheduler};
 use super::session::{Lifetimes, Sealer};
-use super::wire::{self, Frame};
+use super::wire::{self, Frame, Report};
 use super::{LinkId, MAX_LINKS, Path, Time, Transmit};
+use repairs::Repairs;
 
 /// Packets that wait to be sent again at the most.
 const MAX_RESENDS: usize = 8_192;
@@ -53,6 +55,7 @@ pub struct Sender {
     /// Scheduled already: copies, fragments, and what did not fit into the last batch.
     planned: VecDeque<(LinkId, Outgoing)>,
     wake: Option<Time>,
+    repairs: Repairs,
     candidates: Vec<Candidate>,
     lost: Vec<Outgoing>,
     frames: Vec<u8>,
@@ -89,6 +92,7 @@ impl Sender {
             resends: VecDeque::new(),
             planned: VecDeque::new(),
             wake: None,
+            repairs: Repairs::default(),
             candidates: Vec::new(),
             lost: Vec::new(),
             frames: Vec::new(),
@@ -220,11 +224,18 @@ impl Sender {
         match frame {
             Frame::Report(report) => {
                 let Some(link) = self.links.iter_mut().find(|l| l.id == report.link) else { return };
+                if over != report.link {
+                    link.flight.hasten(report, &mut self.lost);
+                    self.requeue_lost(now);
+                    return;
+                }
+                let lost = link.sent.lost;
                 link.report(report, |outgoing| pool.put(outgoing.packet), &mut self.lost, now);
+                let lost = link.sent.lost > lost;
                 self.requeue_lost(now);
                 self.queue.relax(self.links.iter().any(|link| link.may_carry_more(now)));
-                let round_trip = self.round_trip(now);
-                self.queue.set_round_trip(round_trip);
+                let (quickest, all) = self.round_trips(now);
+                self.queue.set_round_trip(all, self.repairs.enter(lost, quickest, now));
             }
             Frame::Challenge(token) => {
                 if let Some(link) = self.link(over) {
@@ -254,6 +265,16 @@ impl Sender {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Puts a report on its way over its link; one that tells of a loss also over a link on which it is there sooner, for
+    /// somebody waits for the repair.
+    pub fn push_report(&mut self, report: Report<'_>, hole: bool, now: Time) {
+        let frame = Frame::Report(report);
+        self.push_frame(report.link, &frame, now);
+        if hole && let Some(quicker) = self.quicker_than(report.link, now) {
+            self.push_frame(quicker, &frame, now);
         }
     }
 

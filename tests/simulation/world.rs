@@ -20,8 +20,8 @@ use crate::tcp::{TcpConfig, TcpFlow};
 use crate::udp::{PingFlow, UdpConfig, UdpFlow};
 use crate::{MILLI, Nanos};
 
-/// Packets that wait for the tunnel before the kernel drops (txqueuelen of a TUN device).
-const TUN_QUEUE: usize = 500;
+/// Packets that wait for the tunnel before the kernel drops (txqueuelen of the TUN device, as the program sets it).
+const TUN_QUEUE: usize = 2_000;
 
 /// One end of a tunnel, driven as a daemon drives it.
 pub trait Tunnel {

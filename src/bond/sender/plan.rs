@@ -21,6 +21,8 @@ const MANY_RESENDS: usize = 32;
 const MANY_RESENDS_AHEAD: Duration = Duration::from_millis(4);
 /// A flow of which no more bytes than this are staged may still be one that sends little.
 const SPARSE_STAGED: u32 = 1_000;
+/// What is said twice comes sooner by more than so many nanoseconds.
+const MUCH_QUICKER: i64 = 5_000_000;
 /// The pacers' deadlines are served no more often than this; their credit makes up for it.
 const WAKE_INTERVAL: Duration = Duration::from_micros(300);
 
@@ -291,16 +293,25 @@ impl Sender {
         }
     }
 
-    /// The time from a packet that takes the slowest link in use to its answer, which takes the quickest.
-    pub(super) fn round_trip(&mut self, now: Time) -> Duration {
+    /// The round trip of the quickest link in use, and the time from a packet that takes the slowest to its answer, which
+    /// takes the quickest.
+    pub(super) fn round_trips(&mut self, now: Time) -> (Duration, Duration) {
         self.find_candidates(wire::LONG_PACKET, now);
         let quickest = self.links.iter().filter(|l| l.is_usable()).filter_map(|l| l.rtt.smallest()).min();
-        quickest.unwrap_or(Duration::ZERO) + Scheduler::spread(&self.candidates)
+        let quickest = quickest.unwrap_or(Duration::ZERO);
+        (quickest, quickest + Scheduler::spread(&self.candidates))
     }
 
     pub(super) fn quickest(&mut self, now: Time) -> Option<LinkId> {
         self.find_candidates(0, now);
         Scheduler::earliest(&self.candidates, now).map(|c| c.link)
+    }
+
+    /// The quickest link, if it is quicker than `link` by more than it costs to say something twice.
+    pub(super) fn quicker_than(&mut self, link: LinkId, now: Time) -> Option<LinkId> {
+        let quickest = self.quickest(now)?;
+        let delay = |id| self.candidates.iter().find(|c| c.link == id).map_or(i64::MAX, |c| c.delay);
+        (delay(link).saturating_sub(delay(quickest)) > MUCH_QUICKER).then_some(quickest)
     }
 
     fn wake_at(&mut self, at: Time) {
