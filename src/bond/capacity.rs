@@ -252,6 +252,11 @@ impl Capacity {
         self.known
     }
 
+    /// Others keep the line's queue filled, so that packets are lost as a matter of course.
+    pub fn is_shared(&self) -> bool {
+        self.competition.is_some()
+    }
+
     /// The rate is full of data and rises quickly, or has fallen deep not long ago, so that the link is likely to carry
     /// more in a moment.
     pub fn is_growing(&self) -> bool {

@@ -231,7 +231,8 @@ impl Sender {
                 }
                 let lost = link.sent.lost;
                 link.report(report, |outgoing| pool.put(outgoing.packet), &mut self.lost, now);
-                let lost = link.sent.lost > lost;
+                // On a line that others fill, our pauses are their room.
+                let lost = link.sent.lost > lost && !link.capacity.is_shared();
                 self.requeue_lost(now);
                 self.queue.relax(self.links.iter().any(|link| link.may_carry_more(now)));
                 let (quickest, all) = self.round_trips(now);
