@@ -2,6 +2,8 @@
 
 mod kernel;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use super::key::PublicKey;
@@ -11,7 +13,6 @@ use super::schema::{SectionSpec, Side};
 use super::spelling::nearest;
 use super::types::*;
 use super::value::IpNet;
-use crate::bond::sorted::SortedMap;
 
 mod redirects;
 mod servers;
@@ -375,15 +376,18 @@ fn way(link: &Link) -> impl PartialEq {
 
 fn check_peers(sourced: &Sourced, log: &mut Log<'_>) {
     let config = &sourced.config;
-    let mut keys: SortedMap<PublicKey, &str> = SortedMap::new();
+    let mut keys: HashMap<PublicKey, &str> = HashMap::new();
     let mut nets: Vec<(IpNet, usize, &str)> = Vec::new();
     for (index, (peer, section)) in config.peers.iter().zip(&sourced.peers_at).enumerate() {
-        match peer.public_key.map(|key| (key, keys.get(&key))) {
-            Some((_, Some(other))) => {
-                log.error(At::option(*section, "public_key"), format!("is the key of peer '{other}' too"));
+        match peer.public_key.map(|key| keys.entry(key)) {
+            Some(Entry::Occupied(other)) => {
+                log.error(
+                    At::option(*section, "public_key"),
+                    format!("is the key of peer '{}' too", other.get()),
+                );
             }
-            Some((key, None)) => {
-                keys.insert(key, &peer.name);
+            Some(Entry::Vacant(slot)) => {
+                slot.insert(&peer.name);
             }
             None => check_invitation(peer, *section, log),
         }

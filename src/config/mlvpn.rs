@@ -1,16 +1,19 @@
 //! Import of `mlvpn.conf`: the equivalent `/etc/config/bonding`, with a comment for what has no equivalent.
+//!
+//! MLVPN reads its file with a small reader of its own: `"` is dropped wherever it stands, `#` starts a comment outside
+//! of quotes, a line that is neither a section nor `name = value` is passed over. That is done here line by line; what
+//! remains is plain INI and goes to the crate `rust-ini`.
 
-mod file;
 mod filter;
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use file::Section;
+use ini::{Ini, ParseOption, Properties};
 
 use super::uci::{MAX_BYTES, quote};
 use super::value::{self, IpNet, Rate};
-use crate::bond::sorted::{SortedMap, SortedSet};
 
 /// What an import gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,14 @@ pub enum ImportError {
     /// More than [`MAX_BYTES`].
     #[error("the file has {0} bytes; the limit is {MAX_BYTES}")]
     TooLarge(usize),
+    /// Not INI.
+    #[error("line {line}: {message}")]
+    Syntax {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// There is no `[general]`.
     #[error("there is no section [general]: this is not an mlvpn.conf")]
     NotMlvpn,
@@ -41,29 +52,33 @@ pub fn import(text: &str) -> Result<Import, ImportError> {
     if text.len() > MAX_BYTES {
         return Err(ImportError::TooLarge(text.len()));
     }
-    let (sections, strange_lines) = file::read(text);
-    let general = sections.iter().find(|section| section.name == "general").ok_or(ImportError::NotMlvpn)?;
+    let (plain, strange_lines) = plain_ini(text);
+    let options = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
+    let ini = Ini::load_from_str_opt(&plain, options)
+        .map_err(|error| ImportError::Syntax { line: error.line, message: error.msg.into_owned() })?;
+    let general = ini.section(Some("general")).ok_or(ImportError::NotMlvpn)?;
     let mut writer = Writer::default();
     for line in strange_lines {
         writer.note(format!(
             "line {line} of mlvpn.conf is neither a section nor `name = value` and was left out"
         ));
     }
-    let tunnels: Vec<&Section> = sections
+    let tunnels: Vec<(&str, &Properties)> = ini
         .iter()
-        .filter(|section| section.name != "general" && !section.name.starts_with("filters"))
+        .filter_map(|(name, properties)| Some((name?, properties)))
+        .filter(|(name, _)| *name != "general" && !name.starts_with("filters"))
         .collect();
     let is_server = match general.get("mode") {
         Some("server") => true,
         Some("client") => false,
         _ => {
-            let server = !tunnels.iter().any(|tunnel| tunnel.contains("remotehost"));
+            let server = !tunnels.iter().any(|(_, tunnel)| tunnel.contains_key("remotehost"));
             let end = if server { "server" } else { "client" };
             writer.note(format!("'mode' is missing; taken for a {end}"));
             server
         }
     };
-    let filters = sections.iter().filter(|section| section.name == "filters").flat_map(Section::iter);
+    let filters = ini.section_all(Some("filters")).flat_map(Properties::iter);
     if is_server {
         server(&mut writer, general, &tunnels);
         for (tunnel, filter) in filters {
@@ -84,12 +99,36 @@ pub fn import(text: &str) -> Result<Import, ImportError> {
     Ok(Import { uci: writer.text, notes: writer.notes })
 }
 
+/// The file as MLVPN sees it, line for line: without comments and quotes. Also the numbers of lines it cannot read.
+fn plain_ini(text: &str) -> (String, Vec<usize>) {
+    let mut plain = String::new();
+    let mut strange = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let mut quoted = false;
+        let comment = line.find(|character| {
+            quoted ^= character == '"';
+            character == '#' && !quoted
+        });
+        let line = line.get(..comment.unwrap_or(line.len())).unwrap_or("").replace(['"', '\r'], "");
+        let line = line.trim();
+        if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            let _ = write!(plain, "[{}]", section.trim());
+        } else if line.split_once('=').is_some_and(|(name, _)| !name.trim().is_empty()) {
+            plain.push_str(line);
+        } else if !line.is_empty() {
+            strange.push(index + 1);
+        }
+        plain.push('\n');
+    }
+    (plain, strange)
+}
+
 /// Builds the UCI text.
 #[derive(Default)]
 struct Writer {
     text: String,
     notes: Vec<String>,
-    names: SortedSet<String>,
+    names: HashSet<String>,
     in_section: bool,
 }
 
@@ -139,7 +178,7 @@ impl Writer {
     }
 }
 
-fn head(writer: &mut Writer, general: &Section, this_end: &str, other_end: &str) {
+fn head(writer: &mut Writer, general: &Properties, this_end: &str, other_end: &str) {
     let _ = writeln!(writer.text, "#\n# Keys take the place of 'password'. On each end:");
     let _ = writeln!(
         writer.text,
@@ -167,7 +206,7 @@ fn head(writer: &mut Writer, general: &Section, this_end: &str, other_end: &str)
 }
 
 /// What both ends have in `interface`. `own` is this end's address when the file gives none.
-fn interface(writer: &mut Writer, general: &Section, own: &str) {
+fn interface(writer: &mut Writer, general: &Properties, own: &str) {
     writer.section("interface", "bond");
     writer
         .option("ifname", general.get("interface_name").filter(|name| !name.is_empty()).unwrap_or("mlvpn0"));
@@ -241,23 +280,27 @@ fn interface(writer: &mut Writer, general: &Section, own: &str) {
     unknown(writer, general, &known);
 }
 
-fn unknown(writer: &mut Writer, properties: &Section, known: &[&str]) {
+fn unknown(writer: &mut Writer, properties: &Properties, known: &[&str]) {
     for (name, value) in properties.iter().filter(|(name, _)| !known.contains(name)) {
         writer.note(format!("{name} '{value}' has no equivalent"));
     }
 }
 
-fn words<'a>(general: &'a Section, names: [&'a str; 2]) -> impl Iterator<Item = &'a str> {
+fn words<'a>(general: &'a Properties, names: [&'a str; 2]) -> impl Iterator<Item = &'a str> {
     names.into_iter().filter_map(|name| general.get(name)).flat_map(str::split_whitespace)
 }
 
 /// Writes the router's file; gives the name of the link that each tunnel has become.
-fn client<'a>(writer: &mut Writer, general: &Section, tunnels: &[&'a Section]) -> SortedMap<&'a str, String> {
+fn client<'a>(
+    writer: &mut Writer,
+    general: &Properties,
+    tunnels: &[(&'a str, &Properties)],
+) -> HashMap<&'a str, String> {
     head(writer, general, "router", "server");
     let net = free_network(tunnels);
     interface(writer, general, &format!("{net}.2/24"));
     let mut gateways = words(general, ["ip4_gateway", "ip6_gateway"]).peekable();
-    if gateways.peek().is_none() && !general.contains("ip4") && !general.contains("ip6") {
+    if gateways.peek().is_none() && !general.contains_key("ip4") && !general.contains_key("ip6") {
         writer.list("remote_ipaddr", &format!("{net}.1"));
     }
     for gateway in gateways {
@@ -270,18 +313,17 @@ fn client<'a>(writer: &mut Writer, general: &Section, tunnels: &[&'a Section]) -
         }
     }
     writer.comment("option public_key '…': the server's; the bond does not start without it".into());
-    let mut links = SortedMap::new();
-    for tunnel in tunnels {
-        let name = tunnel.name.as_str();
+    let mut links = HashMap::new();
+    for (name, tunnel) in tunnels {
         let section = writer.unique_name(name);
         writer.section("link", &section);
         link(writer, &section, tunnel);
-        links.insert(name, section);
+        links.insert(*name, section);
     }
     links
 }
 
-fn link(writer: &mut Writer, section: &str, tunnel: &Section) {
+fn link(writer: &mut Writer, section: &str, tunnel: &Properties) {
     if let Some(device) = tunnel.get("binddev").filter(|device| !device.is_empty()) {
         writer.option("device", device);
     }
@@ -302,7 +344,7 @@ fn link(writer: &mut Writer, section: &str, tunnel: &Section) {
         None => {}
     }
     let bound = tunnel.get("bindhost").and_then(|host| host.parse::<IpAddr>().ok());
-    if !tunnel.contains("binddev") && bound.is_none_or(|address| address.is_unspecified()) {
+    if !tunnel.contains_key("binddev") && bound.is_none_or(|address| address.is_unspecified()) {
         writer.note(format!(
             "link '{section}': say which line it is with 'interface' (OpenWrt), 'device' or 'ipaddr'"
         ));
@@ -358,11 +400,10 @@ const TUNNEL_OPTIONS: &[&str] = &[
     "latency_tolerence",
 ];
 
-fn server(writer: &mut Writer, general: &Section, tunnels: &[&Section]) {
+fn server(writer: &mut Writer, general: &Properties, tunnels: &[(&str, &Properties)]) {
     head(writer, general, "server", "router");
     let mut addresses: Vec<&str> = Vec::new();
-    for tunnel in tunnels {
-        let name = tunnel.name.as_str();
+    for (name, tunnel) in tunnels {
         match tunnel.get("bindport") {
             Some(port) => writer.list("listen_port", port),
             None => writer.note(format!("tunnel '{name}' has no 'bindport'")),
@@ -401,9 +442,9 @@ fn server(writer: &mut Writer, general: &Section, tunnels: &[&Section]) {
 }
 
 /// A network (its first three octets) for the inside of the tunnel in which no line's own address lies.
-fn free_network(tunnels: &[&Section]) -> String {
+fn free_network(tunnels: &[(&str, &Properties)]) -> String {
     let taken = |net: IpNet| {
-        tunnels.iter().flat_map(|tunnel| ["bindhost", "remotehost"].map(|name| tunnel.get(name))).any(
+        tunnels.iter().flat_map(|(_, tunnel)| ["bindhost", "remotehost"].map(|name| tunnel.get(name))).any(
             |host| {
                 host.and_then(|host| host.parse().ok()).is_some_and(|address: IpAddr| net.contains(address))
             },

@@ -1,5 +1,6 @@
 //! Reads one section by the schema: each value is checked against its option's type, each problem is noted.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +14,6 @@ use super::spelling::nearest;
 use super::types::{Policy, Script};
 use super::uci::Section;
 use super::value::{self, IpNet, Rate};
-use crate::bond::sorted::SortedMap;
 
 /// The largest number of values of one list.
 const MAX_VALUES: usize = 1024;
@@ -22,13 +22,13 @@ const MAX_VALUES: usize = 1024;
 pub(super) struct Reader<'a, 'b> {
     log: &'a mut Log<'b>,
     spec: Option<&'static SectionSpec>,
-    values: SortedMap<&'static str, Vec<Zeroizing<String>>>,
+    values: HashMap<&'static str, Vec<Zeroizing<String>>>,
 }
 
 impl<'a, 'b> Reader<'a, 'b> {
     /// Checks every option of the section at `index`; `complete` if required ones must be there.
     pub(super) fn new(log: &'a mut Log<'b>, index: Option<usize>, kind: &str, complete: bool) -> Self {
-        let mut reader = Reader { log, spec: SectionSpec::find(kind), values: SortedMap::new() };
+        let mut reader = Reader { log, spec: SectionSpec::find(kind), values: HashMap::new() };
         let document = reader.log.document;
         if let Some((index, section)) = index.and_then(|index| Some((index, document.sections.get(index)?))) {
             reader.check(index, section, complete);
