@@ -8,7 +8,7 @@
 //!
 //! | variable | default | |
 //! | --- | --- | --- |
-//! | `SCENARIO` | the four named | names, separated by commas (`random7`: the random set of seed 7; `10/2/20+8/1/50`: lines of Mbit/s down and up, and ms), `others`, or `random`: a set for each seed |
+//! | `SCENARIO` | the four named | names, separated by commas (`random7`: the random set of seed 7; `10/2/20+8/1/50/l2`: lines of Mbit/s down and up, and ms; more: `scenarios::written`), `others`, or `random`: a set for each seed |
 //! | `DIRECTION` | `down,up` | |
 //! | `FLOWS` | `1,4` | |
 //! | `CC` | `cubic` | `reno`, `cubic`, `cubic-nohystart`, `bbr` |
@@ -122,7 +122,7 @@ impl Row {
     fn print(&self, outcome: &Outcome, took: Duration) {
         let Row { scenario, plan, seed } = self;
         println!(
-            "{:>9} {:>4} {:>5} {:>15} {:>4} │ {:>5.1} {:>5.1} │ {:>6.1} {:>+6.1} {:>+6.1} {:>3} │ {:>5} {:>3} {:>5.0} {:>5} {:>3} │ {:>5.2}",
+            "{:>9} {:>4} {:>5} {:>5} {:>4} │ {:>5.1} {:>5.1} │ {:>6.1} {:>+6.1} {:>+6.1} {:>3} │ {:>5} {:>3} {:>5.0} {:>5} {:>3} │ {:>5.2}",
             scenario.name,
             if plan.sender == Side::Server { "down" } else { "up" },
             plan.flows,
@@ -180,10 +180,10 @@ fn rows() -> Vec<Row> {
 #[ignore = "prints a table, asserts nothing"]
 fn table() {
     println!(
-        "                                          │   efficiency │  ping ms  added added  no │            longest           │"
+        "                                │   efficiency │  ping ms  added added  no │            longest           │"
     );
     println!(
-        " scenario  dir flows              cc seed │  all  1st s │   idle median   p95 ans │ rexmt rto gap ms reord dup │  took s"
+        " scenario  dir flows    cc seed │  all  1st s │   idle median   p95 ans │ rexmt rto gap ms reord dup │  took s"
     );
     let rows = rows();
     let next = AtomicUsize::new(0);

@@ -168,14 +168,48 @@ pub fn fading(seed: u64) -> Scenario {
     Scenario { name: format!("fading{seed}"), lines: vec![line(25), line(35)] }
 }
 
-/// Lines as `down/up/delay` (Mbit/s and ms), joined by `+`.
+/// Lines as `down/up/delay` (Mbit/s and ms), joined by `+`. What ails a line may follow, with `/`: `j4` ms of jitter, `r`
+/// (which overtakes), `l2` % of loss, `b1x8` % of loss in bursts of 8 packets, a queue of `q15` ms or `p30` packets.
 fn written(text: &str) -> Option<Scenario> {
     let line = |line: &str| {
         let mut parts = line.split('/');
         let mut number = || parts.next()?.parse::<f64>().ok();
-        Some(LinePair::new(number()?, number()?, number()? as u64))
+        let line = LinePair::new(number()?, number()?, number()? as u64);
+        parts.try_fold(line, ailing)
     };
     Some(Scenario::new(text, text.split('+').map(line).collect::<Option<_>>()?))
+}
+
+/// The line with what a word of [`written`] says, in both directions.
+fn ailing(pair: LinePair, word: &str) -> Option<LinePair> {
+    let (kind, value) = word.split_at_checked(1)?;
+    let number = || value.parse::<f64>().ok();
+    let change: Box<dyn Fn(LineConfig) -> LineConfig> = match kind {
+        "j" => {
+            let jitter = Duration::from_secs_f64(number()? / 1e3);
+            Box::new(move |line| line.with_jitter(jitter))
+        }
+        "r" => Box::new(|line| LineConfig { reorder: true, ..line }),
+        "l" => {
+            let share = number()? / 1e2;
+            Box::new(move |line| line.with_loss(share))
+        }
+        "b" => {
+            let (share, length) = value.split_once('x')?;
+            let (share, length) = (share.parse::<f64>().ok()? / 1e2, length.parse().ok()?);
+            Box::new(move |line| line.with_burst_loss(share, length))
+        }
+        "q" => {
+            let limit = QueueLimit::Time(Duration::from_secs_f64(number()? / 1e3));
+            Box::new(move |line| line.with_queue(limit))
+        }
+        "p" => {
+            let limit = QueueLimit::Packets(number()? as usize);
+            Box::new(move |line| line.with_queue(limit))
+        }
+        _ => return None,
+    };
+    Some(LinePair { up: change(pair.up), down: change(pair.down) })
 }
 
 /// The scenario of a name: one of [`named`] or [`others`], `randomN` for [`random`] and `fadingN` for
