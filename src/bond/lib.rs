@@ -47,6 +47,7 @@ pub mod session;
 pub mod sorted;
 pub mod status;
 pub mod time;
+pub mod train;
 pub mod window;
 pub mod wire;
 

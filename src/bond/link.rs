@@ -42,6 +42,10 @@ const SUSPECT_LIMIT: Duration = Duration::from_millis(1_000);
 /// For so long a link that was cut is expected back.
 const CUT_HOPE: Duration = Duration::from_secs(6);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// A suspect link is asked oftener at first: it may only have lost all of what it carried last, and how long a burst of
+/// loss lasts may depend on how much is sent into it.
+const SUSPECT_RETRY: Duration = Duration::from_millis(10);
+const SUSPECT_RETRIES: Duration = Duration::from_millis(300);
 const LAST_RETRY: Duration = Duration::from_millis(1_000);
 /// Packets and size of the train that shows a link's rate when it joins.
 const TRAIN_LENGTH: u8 = 10;
@@ -52,6 +56,8 @@ const TRAIN_TIME: f64 = 0.025;
 const LONG_TRAIN: u8 = 60;
 /// A train's answer is waited for so long and two round trips.
 const TRAIN_LIMIT: Duration = Duration::from_millis(300);
+/// Without one, another train is sent, so often.
+const TRAIN_RETRIES: u8 = 3;
 /// A second address of the other end is challenged no more often than this.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
 /// Changes of state that wait to be told, at the most.
@@ -141,6 +147,8 @@ pub struct Link {
     train_left: u8,
     /// When the answer to the last train is waited for no longer.
     train_until: Option<Time>,
+    /// How often it may still be sent again.
+    train_retries: u8,
     changes: Vec<(LinkState, &'static str)>,
     /// What was in flight when the link lost its path; the other links are to carry it.
     orphans: Vec<Outgoing>,
@@ -178,6 +186,7 @@ impl Link {
             train_length: 0,
             train_left: 0,
             train_until: None,
+            train_retries: TRAIN_RETRIES,
             changes: Vec::new(),
             orphans: Vec::new(),
         }
@@ -403,12 +412,15 @@ impl Link {
         if !self.orphans.is_empty() {
             return Some(Time::ZERO);
         }
-        let overdue = match self.state {
-            LinkState::Up => self.flight.oldest_unanswered().map(|sent| sent + self.rtt.overdue()),
-            LinkState::Suspect => Some(self.since + self.suspect_limit()),
-            _ => None,
+        let (overdue, train) = match self.state {
+            LinkState::Up => {
+                let oldest = self.flight.oldest_unanswered();
+                (oldest.map(|sent| sent + self.rtt.overdue()), self.train_until)
+            }
+            LinkState::Suspect => (Some(self.since + self.suspect_limit()), None),
+            _ => (None, None),
         };
-        [overdue, self.next_probe].into_iter().flatten().min()
+        [overdue, train, self.next_probe].into_iter().flatten().min()
     }
 
     /// Does what time asks for. The payloads that a link which has become suspect carried go to `lost`.
@@ -422,8 +434,15 @@ impl Link {
                     self.enter(LinkState::Suspect, "no answer within the expected time", now);
                     lost.extend(self.flight.take_all());
                     lost.extend(self.staged.take_all());
-                    self.retry = FIRST_RETRY;
+                    self.retry = SUSPECT_RETRY;
                     self.next_probe = Some(now);
+                } else if self.train_until.is_some_and(|until| until <= now) {
+                    self.train_until = None;
+                    if let (false, Some(left)) = (self.capacity.is_known(), self.train_retries.checked_sub(1))
+                    {
+                        self.train_retries = left;
+                        self.start_train(TRAIN_LENGTH, now);
+                    }
                 }
             }
             LinkState::Suspect if now.since(self.since) >= self.suspect_limit() => {
@@ -543,7 +562,9 @@ impl Link {
                     }
                 }
                 self.next_probe = Some(now + self.retry);
-                self.retry = (self.retry * 3 / 2).min(LAST_RETRY);
+                if self.state != LinkState::Suspect || now.since(self.since) >= SUSPECT_RETRIES {
+                    self.retry = (self.retry * 3 / 2).min(LAST_RETRY);
+                }
             }
         }
         if self.state == LinkState::Joining && now.since(self.since) > Duration::from_secs(3) {

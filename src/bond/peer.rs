@@ -296,6 +296,11 @@ impl Peer {
             true => {}
             false => *spoofed += 1,
         });
+        for reply in self.receiver.take_replies() {
+            // Only trains are answered by time.
+            let Frame::TrainReply { link, .. } = reply else { continue };
+            self.sender.push_frame(link, &reply, now);
+        }
         self.sender.handle_timeout(now);
         self.send_reports(now);
         self.announce(now);

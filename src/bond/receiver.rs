@@ -8,7 +8,8 @@ use super::packet::{Packet, Pool};
 use super::reception::{Arrived, Reception};
 use super::resequencer::{Arrival, Order, Patience, Resequencer};
 use super::session::{Lifetimes, Opener};
-use super::wire::{Frame, Frames, Kind, MAX_BITMAP, Report, Shim, ticks};
+use super::train::Train;
+use super::wire::{Frame, Frames, Kind, MAX_BITMAP, Report, Shim};
 use super::{LinkId, MAX_LINKS, Time, ip};
 
 /// Packets that the resequencer holds at the most.
@@ -45,12 +46,6 @@ pub struct Incoming {
     pub bytes: u64,
     meter: Meter,
     train: Option<Train>,
-}
-
-struct Train {
-    id: u8,
-    first: Time,
-    bytes: u32,
 }
 
 struct Partial {
@@ -143,8 +138,8 @@ impl Receiver {
                 }
                 Frame::MtuProbe { size } => self.replies.push(Frame::MtuReply { link: opened.link, size }),
                 Frame::Train { id, index, count } => {
-                    if let Some(reply) = incoming.train(opened, id, index, count, now) {
-                        self.replies.push(reply);
+                    if Train::enter(&mut incoming.train, (id, index, count), opened.line_bytes, now) {
+                        self.replies.extend(incoming.end_train(opened.link));
                     }
                 }
                 frame => on_frame(frame),
@@ -174,7 +169,7 @@ impl Receiver {
         }
     }
 
-    /// The answers to what came.
+    /// The answers to what came, or came no more.
     pub fn take_replies(&mut self) -> impl Iterator<Item = Frame<'static>> + '_ {
         self.replies.drain(..)
     }
@@ -194,11 +189,18 @@ impl Receiver {
     /// When [`Receiver::handle_timeout`] or [`Receiver::poll_reports`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
         let reports = self.links.iter().flatten().filter_map(|link| link.reception.due());
-        reports.chain(self.resequencer.poll_timeout()).min()
+        let trains = self.links.iter().flatten().filter_map(|link| link.train.as_ref()).map(Train::due);
+        reports.chain(trains).chain(self.resequencer.poll_timeout()).min()
     }
 
-    /// Lets go what waited long enough.
+    /// Lets go what waited long enough. There may be [replies](Receiver::take_replies) afterwards.
     pub fn handle_timeout(&mut self, now: Time, deliver: &mut dyn FnMut(&[u8])) {
+        for (id, incoming) in self.links.iter_mut().enumerate() {
+            let Some(incoming) = incoming else { continue };
+            if incoming.train.as_ref().is_some_and(|train| train.due() <= now) {
+                self.replies.extend(incoming.end_train(id as LinkId));
+            }
+        }
         let (packets, bytes) = (&mut self.packets, &mut self.bytes);
         self.resequencer.handle_timeout(now, &mut |packet| {
             *packets += 1;
@@ -319,29 +321,8 @@ impl Incoming {
         lost as f64 / (packets + lost).max(1) as f64
     }
 
-    fn train(
-        &mut self,
-        opened: &Opened<'_>,
-        id: u8,
-        index: u8,
-        count: u8,
-        now: Time,
-    ) -> Option<Frame<'static>> {
-        match &mut self.train {
-            Some(train) if train.id == id && index > 0 => {
-                train.bytes = train.bytes.saturating_add(opened.line_bytes as u32);
-                if index + 1 < count {
-                    return None;
-                }
-                let span = ticks(now).wrapping_sub(ticks(train.first)) & (super::wire::TICKS - 1);
-                let reply = Frame::TrainReply { link: opened.link, id, bytes: train.bytes, ticks: span };
-                self.train = None;
-                Some(reply)
-            }
-            _ => {
-                self.train = Some(Train { id, first: now, bytes: 0 });
-                None
-            }
-        }
+    /// The answer to the train that is arriving, whose other packets are waited for no longer.
+    fn end_train(&mut self, link: LinkId) -> Option<Frame<'static>> {
+        self.train.take()?.reply(link)
     }
 }
