@@ -15,10 +15,10 @@ use crate::wire::{self, Kind, TICK_NANOS, tick_distance};
 use crate::{LinkId, Time};
 
 /// A resend goes ahead of the pacer by at most this;
-const RESEND_AHEAD: Duration = Duration::from_millis(20);
+const RESEND_AHEAD: Duration = Duration::from_millis(2);
 /// by this when there are many, as after a cut: they leave room for flows that send little.
 const MANY_RESENDS: usize = 32;
-const MANY_RESENDS_AHEAD: Duration = Duration::from_millis(4);
+const MANY_RESENDS_AHEAD: Duration = Duration::from_millis(2);
 /// A flow of which no more bytes than this are staged may still be one that sends little.
 const SPARSE_STAGED: u32 = 1_000;
 /// What is said twice comes sooner by more than so many nanoseconds.
