@@ -15,10 +15,13 @@ use crate::wire::{self, Kind, TICK_NANOS, tick_distance};
 use crate::{LinkId, Time};
 
 /// A resend goes ahead of the pacer by at most this;
-const RESEND_AHEAD: Duration = Duration::from_millis(2);
+const RESEND_AHEAD: Duration = Duration::from_millis(20);
 /// by this when there are many, as after a cut: they leave room for flows that send little.
 const MANY_RESENDS: usize = 32;
-const MANY_RESENDS_AHEAD: Duration = Duration::from_millis(2);
+const MANY_RESENDS_AHEAD: Duration = Duration::from_millis(4);
+/// A packet that was lost as often as this keeps to the pacer: the queue in front of a line may be too short for those
+/// that go ahead.
+const OFTEN_LOST: u8 = 2;
 /// A flow of which no more bytes than this are staged may still be one that sends little.
 const SPARSE_STAGED: u32 = 1_000;
 /// What is said twice comes sooner by more than so many nanoseconds.
@@ -120,7 +123,11 @@ impl Sender {
             }
             let (length, pinned, class) = (outgoing.packet.len(), outgoing.pinned, outgoing.class);
             let many = self.resends.len() > MANY_RESENDS && !outgoing.sparse;
-            let ahead = if many { MANY_RESENDS_AHEAD } else { RESEND_AHEAD };
+            let ahead = match outgoing.attempts {
+                OFTEN_LOST.. => Duration::ZERO,
+                _ if many => MANY_RESENDS_AHEAD,
+                _ => RESEND_AHEAD,
+            };
             self.find_candidates(length, now);
             self.classes.restrict(class, &mut self.candidates);
             if self.keep_to(pinned).is_err() {
