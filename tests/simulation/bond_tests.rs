@@ -568,6 +568,26 @@ fn late_timers_cost_little() {
 }
 
 #[test]
+fn bursts_of_loss_and_short_queues_cost_little() {
+    // Bursts that take all of what a window had on its way; queues shorter than a train, or than the queue aimed at.
+    for (name, least) in [
+        ("20/4/15/b2x20+8/1/50", 0.80),
+        ("20/4/15/b2x8+8/1/50/b2x8", 0.77),
+        ("20/4/15/q5+8/1/50/q5", 0.78),
+        ("20/4/15/q10+8/1/50/q10", 0.82),
+        ("50/10/15/p10+30/5/30/p20", 0.80),
+    ] {
+        let scenario = scenarios::by_name(name).expect("well written");
+        let runs =
+            (1..=3).map(|seed| transfer(&scenario, &BondConfig::default(), &Plan::new(Side::Server), seed));
+        let runs: Vec<_> = runs.collect();
+        let efficiency = runs.iter().map(|run| run.efficiency).sum::<f64>() / 3.0;
+        assert!(efficiency > least, "{name}: {efficiency:.3}");
+        assert!(runs.iter().all(|run| run.timeouts == 0), "{name}: {runs:?}");
+    }
+}
+
+#[test]
 fn lines_that_fade_all_the_time_do_not_stop_a_stream_for_long() {
     let (mut efficiency, mut stale) = (0.0, 0);
     for seed in 1..=12 {
@@ -652,6 +672,9 @@ mod target {
                 assert!(gap <= 300 * MILLI, "{what}: {} ms", gap / MILLI);
                 assert_eq!(udp_lost, 0, "{what}");
                 assert!(udp_delay <= 150 * MILLI, "{what}: {} ms", udp_delay / MILLI);
+                // Where in CUBIC's course the return falls is chance.
+                let others = (4..=5).map(|seed| cut(&scenario, line, Side::Server, seed).used_again);
+                let used_again = (used_again + others.sum::<f64>()) / 3.0;
                 assert!(used_again > 0.85, "{what}: {used_again:.2}");
             }
         }
