@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Time;
 use super::competition::{self, Competition, Sight, Verdict};
+use super::random_loss::{Advice, Observation, RandomLoss};
 use super::window::Windowed;
 use super::wire::{NO_DELAY, Report, TICK_NANOS, tick_distance};
 
@@ -67,8 +68,6 @@ const BACKOFF_LIMIT: f64 = 0.4;
 const FOLLOW: f64 = 0.04;
 /// A link that was offered nothing for more than this share of the time is not full.
 const FULL_IDLE: f64 = 0.12;
-/// Above this loss no growth.
-const LOSS_LIMIT: f64 = 0.04;
 /// A base delay that was not met for so long is looked for by letting the queue drain.
 const BASE_STALE: Duration = Duration::from_secs(8);
 /// So much more than the queue must have drained in theory before it is taken for none.
@@ -158,6 +157,7 @@ pub struct Capacity {
     /// When the base was last moved up, and what it was before.
     moved: Option<Moved>,
     competition: Option<Competition>,
+    random_loss: RandomLoss,
     /// The base from before the competition: the others may leave no moment without a queue to find it again.
     held: [Option<f64>; 2],
     /// Seconds for which the line has been busy without a break, and bytes delivered in them.
@@ -228,6 +228,7 @@ impl Capacity {
             congested: None,
             moved: None,
             competition: None,
+            random_loss: RandomLoss::default(),
             held: [None; 2],
             busy: None,
             updated: now,
@@ -520,7 +521,7 @@ impl Capacity {
                 delivery: delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)),
                 full,
                 lost: context.lost > 0,
-                loss: context.loss,
+                loss: self.random_loss.excess(context.loss),
                 queue,
                 target,
                 noise,
@@ -542,9 +543,9 @@ impl Capacity {
             return;
         }
         if let Some(busy) = self.busy_rate()
-            && self.rate > TOO_FAST * busy
+            && self.rate > TOO_FAST * self.random_loss.sent(busy)
         {
-            self.rate = busy;
+            self.rate = self.random_loss.sent(busy);
             self.startup = false;
             self.known = true;
             self.bound();
@@ -552,10 +553,11 @@ impl Capacity {
         // Delays of a link that is mostly idle are those of other people's packets, or of the air.
         self.growing = full && queue < target && (self.startup || self.gain > GROWING);
         if !full && (queue < 2.0 * target + self.noise || 1.0 - idle < LEAST_OFFERED) {
+            self.random_loss.cancel();
             return;
         }
         if self.startup {
-            if queue < target && context.loss < LOSS_LIMIT {
+            if queue < target && self.random_loss.explains(context.loss) {
                 let trips = (elapsed / context.rtt.max(0.01)).min(1.0);
                 let grown = self.rate * (trips * self.doubling).exp2();
                 let ceiling = 1.1 * self.doubling.exp2() * delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED));
@@ -570,6 +572,19 @@ impl Capacity {
             self.rate = self.rate.min(delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)));
         }
         self.known = true;
+        let offered = delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED));
+        let advice = if queue < 0.6 * target {
+            let (rate, loss, rtt) = (self.rate, context.loss, context.rtt);
+            self.random_loss.observe(&Observation { rate, delivery: offered, loss, rtt, elapsed }, now)
+        } else {
+            self.random_loss.cancel();
+            Advice::Free
+        };
+        if let Advice::Rate(rate) = advice {
+            self.rate = rate;
+            self.bound();
+            return;
+        }
         // What is done now shows after so long.
         let lag = context.rtt + self.queue_span() + 0.01;
         let growth = if self.drain(queue, target, context, now) {
@@ -579,7 +594,7 @@ impl Capacity {
             let limit = (HARMLESS / lag).clamp(MIN_GAIN, MAX_GAIN);
             self.gain = (self.gain * 1.5f64.powf(steps)).min(MAX_GAIN);
             let fast = self.full_rate.get().filter(|rate| self.rate < 0.85 * rate);
-            if context.loss > LOSS_LIMIT {
+            if advice == Advice::NoMore {
                 0.0
             } else if fast.is_some() {
                 self.gain.max(limit)
@@ -591,7 +606,7 @@ impl Capacity {
             self.full_rate.push(delivery, now);
             (0.5 * (target - queue) / lag).max(-BACKOFF_LIMIT)
         };
-        let mut goal = delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)) * (1.0 + growth);
+        let mut goal = self.random_loss.sent(offered) * (1.0 + growth);
         if growth > 0.0 {
             // Without a queue nothing says that the rate is too high.
             goal = goal.max(self.rate);

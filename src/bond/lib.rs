@@ -35,6 +35,7 @@ pub mod pacer;
 pub mod packet;
 pub mod peer;
 pub mod queue;
+mod random_loss;
 pub mod receiver;
 pub mod reception;
 mod renewal;

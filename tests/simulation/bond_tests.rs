@@ -568,9 +568,12 @@ fn late_timers_cost_little() {
 }
 
 #[test]
-fn bursts_of_loss_and_short_queues_cost_little() {
-    // Bursts that take all of what a window had on its way; queues shorter than a train, or than the queue aimed at.
+fn loss_and_short_queues_cost_little() {
+    // Loss whatever is sent; bursts that take all of what a window had on its way; queues shorter than a train, or than
+    // the queue aimed at.
     for (name, least) in [
+        ("10/2/20/l10+10/2/20", 0.70),
+        ("10/2/20/l5+10/2/20/l5", 0.77),
         ("20/4/15/b2x20+8/1/50", 0.80),
         ("20/4/15/b2x8+8/1/50/b2x8", 0.77),
         ("20/4/15/q5+8/1/50/q5", 0.78),
