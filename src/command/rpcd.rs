@@ -381,7 +381,7 @@ fn speed_test(places: &Places) -> Value {
     let read = |name: &str| read_bounded(&places.state.join(name));
     let output = read("output");
     let reports: Vec<Value> =
-        serde_json::Deserializer::from_str(&output).into_iter().map_while(Result::ok).collect();
+        serde_json::Deserializer::from_slice(output.as_bytes()).into_iter().map_while(Result::ok).collect();
     let errors = read("errors");
     json!({ "ok": true, "running": running, "reports": reports, "error": errors.trim() })
 }

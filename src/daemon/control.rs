@@ -176,7 +176,7 @@ pub fn ask(socket: &Path, command: &Command) -> io::Result<Value> {
     stream.write_all(&line)?;
     let mut reply = String::new();
     io::BufReader::new(stream.take(MAX_REPLY)).read_line(&mut reply)?;
-    Ok(serde_json::from_str(&reply)?)
+    Ok(serde_json::from_slice(reply.as_bytes())?)
 }
 
 /// Removes what a daemon that was killed has left, and nothing else.

@@ -194,7 +194,7 @@ fn read(path: &Path) -> SortedMap<String, Usage> {
             return SortedMap::new();
         }
     };
-    match serde_json::from_str::<SortedMap<String, Usage>>(&text) {
+    match serde_json::from_slice::<SortedMap<String, Usage>>(text.as_bytes()) {
         Ok(links) => links.into_iter().take(MAX_ENTRIES).collect(),
         Err(error) => {
             log::warn!("{}: {error}: quotas are counted from zero", path.display());

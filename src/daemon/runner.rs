@@ -68,7 +68,7 @@ impl Hook {
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "task")]
+#[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// Run a script.
     Script {
@@ -92,7 +92,7 @@ pub enum Task {
 
 /// How it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "outcome")]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// There is nothing to run, and nobody asked for it by name.
     Absent,
@@ -121,14 +121,12 @@ pub enum Outcome {
 #[derive(Serialize, Deserialize)]
 struct Order {
     id: u32,
-    #[serde(flatten)]
     task: Task,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Answer {
     id: u32,
-    #[serde(flatten)]
     outcome: Outcome,
 }
 

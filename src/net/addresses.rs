@@ -135,12 +135,12 @@ impl Netlink {
     /// receives for them a moment later.
     pub async fn add_address(&self, address: &Address, protocol: u8) -> Result<(), Error> {
         let request = address.request(libc::RTM_NEWADDR, protocol)?;
-        self.acknowledged(request, NLM_F_CREATE | NLM_F_EXCL, || format!("set address {address}")).await
+        self.acknowledged(request, NLM_F_CREATE | NLM_F_EXCL, &format!("set address {address}")).await
     }
 
     /// Removes an address.
     pub async fn remove_address(&self, address: &Address) -> Result<(), Error> {
         let request = address.request(libc::RTM_DELADDR, 0)?;
-        self.acknowledged(request, 0, || format!("remove address {address}")).await
+        self.acknowledged(request, 0, &format!("remove address {address}")).await
     }
 }

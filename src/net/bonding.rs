@@ -145,7 +145,7 @@ impl Netlink {
     /// The device called `name`, if there is one.
     pub async fn namesake(&self, name: &str) -> Result<Option<Namesake>, Error> {
         let request = question(0).with_text(libc::IFLA_IFNAME, name);
-        self.get(request, || format!("look up interface '{name}'"), Namesake::parse).await
+        self.get(request, &format!("look up interface '{name}'"), Namesake::parse).await
     }
 
     /// Indices of the devices that have the device `master` for their master.
@@ -163,8 +163,8 @@ impl Netlink {
     /// Makes a bonding device, which is down and has no slaves, and gives its index. `EOPNOTSUPP`: the kernel has no
     /// bonding driver. The kernel loads the module where it can, which may make a device `bond0` of its own.
     pub async fn create_bond(&self, name: &str, settings: &BondSettings) -> Result<u32, Error> {
-        let action = || format!("make the bonding device '{name}'");
-        self.acknowledged(creation(name, settings), NLM_F_CREATE | NLM_F_EXCL, action).await?;
+        let action = format!("make the bonding device '{name}'");
+        self.acknowledged(creation(name, settings), NLM_F_CREATE | NLM_F_EXCL, &action).await?;
         let index = self.link_by_name(name).await?.index;
         self.set_link_alias(index, ALIAS).await?;
         Ok(index)
@@ -173,8 +173,8 @@ impl Netlink {
     /// Gives `slave`, which must be down, to `master`; the driver sets it up. With `master` 0 takes it away.
     pub async fn set_master(&self, slave: u32, master: u32) -> Result<(), Error> {
         let request = Request::new(libc::RTM_SETLINK, &structure(slave, 0, 0));
-        let action = || format!("give interface #{slave} to the bonding device #{master}");
-        self.acknowledged(request.with_u32(libc::IFLA_MASTER, master), 0, action).await
+        let action = format!("give interface #{slave} to the bonding device #{master}");
+        self.acknowledged(request.with_u32(libc::IFLA_MASTER, master), 0, &action).await
     }
 
     /// Chooses the slave that carries everything while it lives, under [`Mode::ActiveBackup`].
@@ -186,8 +186,8 @@ impl Netlink {
                     .with_nested(IFLA_INFO_DATA, |data| data.with_u32(IFLA_BOND_PRIMARY, slave))
             },
         );
-        let action = || format!("make interface #{slave} the first of the bonding device #{bond}");
-        self.acknowledged(request, 0, action).await
+        let action = format!("make interface #{slave} the first of the bonding device #{bond}");
+        self.acknowledged(request, 0, &action).await
     }
 }
 

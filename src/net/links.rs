@@ -85,44 +85,44 @@ impl Netlink {
         let bit = libc::IFF_UP as u32;
         let request = Request::new(libc::RTM_SETLINK, &structure(index, if up { bit } else { 0 }, bit));
         let word = if up { "up" } else { "down" };
-        let action = || format!("set interface #{index} {word}");
-        self.acknowledged(request, 0, action).await
+        let action = format!("set interface #{index} {word}");
+        self.acknowledged(request, 0, &action).await
     }
 
     /// Sets an interface's MTU, in bytes.
     pub async fn set_link_mtu(&self, index: u32, mtu: u32) -> Result<(), Error> {
         let request = Request::new(libc::RTM_SETLINK, &structure(index, 0, 0)).with_u32(libc::IFLA_MTU, mtu);
-        let action = || format!("set the MTU of interface #{index} to {mtu}");
-        self.acknowledged(request, 0, action).await
+        let action = format!("set the MTU of interface #{index} to {mtu}");
+        self.acknowledged(request, 0, &action).await
     }
 
     /// The alias of an interface (`ip link set DEVICE alias TEXT`), empty when it has none.
     pub async fn link_alias(&self, index: u32) -> Result<String, Error> {
-        let action = || format!("look up interface #{index}");
+        let action = format!("look up interface #{index}");
         let alias = |message: &Message<'_>| {
             (message.kind == libc::RTM_NEWLINK).then_some(())?;
             message
                 .attributes(STRUCTURE)
                 .find_map(|(kind, value)| (kind == libc::IFLA_IFALIAS).then(|| text(value)))
         };
-        Ok(self.get(question(index), action, alias).await?.unwrap_or_default())
+        Ok(self.get(question(index), &action, alias).await?.unwrap_or_default())
     }
 
     /// Sets the alias of an interface.
     pub async fn set_link_alias(&self, index: u32, alias: &str) -> Result<(), Error> {
         let request =
             Request::new(libc::RTM_SETLINK, &structure(index, 0, 0)).with_text(libc::IFLA_IFALIAS, alias);
-        self.acknowledged(request, 0, || format!("set the alias of interface #{index}")).await
+        self.acknowledged(request, 0, &format!("set the alias of interface #{index}")).await
     }
 
     /// Removes an interface of a kind that a request can make and remove.
     pub async fn delete_link(&self, index: u32) -> Result<(), Error> {
         let request = Request::new(libc::RTM_DELLINK, &structure(index, 0, 0));
-        self.acknowledged(request, 0, || format!("remove interface #{index}")).await
+        self.acknowledged(request, 0, &format!("remove interface #{index}")).await
     }
 
     async fn find_link(&self, request: Request, name: &str) -> Result<Link, Error> {
-        let action = || format!("look up interface '{name}'");
-        self.get(request, action, Link::parse).await?.ok_or_else(|| Error::NoLink(name.to_owned()))
+        let action = format!("look up interface '{name}'");
+        self.get(request, &action, Link::parse).await?.ok_or_else(|| Error::NoLink(name.to_owned()))
     }
 }

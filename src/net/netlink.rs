@@ -115,7 +115,7 @@ impl Connection {
     }
 
     /// Hands over what is answered to the last request, until its end.
-    async fn answers(&mut self, mut receive: impl FnMut(Answer<'_>)) -> io::Result<()> {
+    async fn answers(&mut self, receive: &mut (dyn FnMut(Answer<'_>) + Send)) -> io::Result<()> {
         loop {
             match self.socket.receive(&mut self.buffer).await {
                 Ok(()) => {}
@@ -173,16 +173,11 @@ impl Netlink {
     }
 
     /// Sends a request and waits for its acknowledgement. `action` says in words what is being done.
-    pub(super) async fn acknowledged(
-        &self,
-        request: Request,
-        flags: u16,
-        action: impl Fn() -> String,
-    ) -> Result<(), Error> {
+    pub(super) async fn acknowledged(&self, request: Request, flags: u16, action: &str) -> Result<(), Error> {
         let mut answer = Ok(());
-        self.exchange(request, NLM_F_REQUEST | NLM_F_ACK | flags, &action, |part| {
+        self.exchange(request, NLM_F_REQUEST | NLM_F_ACK | flags, action, &mut |part| {
             if let Answer::Refused(error) = part {
-                answer = Err(refusal(error, &action));
+                answer = Err(refusal(error, action));
             }
         })
         .await?;
@@ -192,21 +187,35 @@ impl Netlink {
     /// Reads a whole table. `pick` chooses what is wanted of it; the rest is not kept.
     ///
     /// A kernel without the family (IPv6 switched off) has an empty table.
-    pub(super) async fn dump<T>(
+    pub(super) async fn dump<T: Send>(
         &self,
         request: Request,
         action: &str,
-        mut pick: impl FnMut(&Message<'_>) -> Option<T>,
+        mut pick: impl FnMut(&Message<'_>) -> Option<T> + Send,
     ) -> Result<Vec<T>, Error> {
-        let action = || action.to_owned();
         let mut found = Vec::new();
+        self.table(request, action, &mut |part| match part {
+            Some(message) => found.extend(pick(message)),
+            None => found.clear(),
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Hands a whole table over, object by object; `None` when all before it is to be forgotten.
+    async fn table(
+        &self,
+        request: Request,
+        action: &str,
+        receive: &mut (dyn FnMut(Option<&Message<'_>>) + Send),
+    ) -> Result<(), Error> {
         for _ in 0..DUMP_ATTEMPTS {
-            found.clear();
+            receive(None);
             let mut interrupted = false;
             let mut failed = None;
-            self.exchange(request.clone(), NLM_F_REQUEST | NLM_F_DUMP, &action, |part| match part {
-                Answer::Object(message) => found.extend(pick(message)),
-                Answer::Refused(error) => failed = Some(refusal(error, &action)),
+            self.exchange(request.clone(), NLM_F_REQUEST | NLM_F_DUMP, action, &mut |part| match part {
+                Answer::Object(message) => receive(Some(message)),
+                Answer::Refused(error) => failed = Some(refusal(error, action)),
                 Answer::Interrupted => interrupted = true,
             })
             .await?;
@@ -217,44 +226,57 @@ impl Netlink {
                         Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::ENOENT)
                     ) =>
                 {
-                    return Ok(Vec::new());
+                    receive(None);
+                    break;
                 }
                 Some(error) => return Err(error),
                 None if !interrupted => break,
                 None => {}
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Asks for one object and reads it by `pick`; `None` when the kernel says that there is none.
-    pub(super) async fn get<T>(
+    pub(super) async fn get<T: Send>(
         &self,
         request: Request,
-        action: impl Fn() -> String,
-        pick: impl Fn(&Message<'_>) -> Option<T>,
+        action: &str,
+        pick: impl Fn(&Message<'_>) -> Option<T> + Sync,
     ) -> Result<Option<T>, Error> {
-        let mut found = Ok(None);
-        self.exchange(request, NLM_F_REQUEST, &action, |part| match part {
-            Answer::Object(message) => found = Ok(pick(message)),
+        let mut found = None;
+        self.object(request, action, &mut |message| found = pick(message)).await?;
+        Ok(found)
+    }
+
+    async fn object(
+        &self,
+        request: Request,
+        action: &str,
+        receive: &mut (dyn FnMut(&Message<'_>) + Send),
+    ) -> Result<(), Error> {
+        let mut failed = Ok(());
+        self.exchange(request, NLM_F_REQUEST, action, &mut |part| match part {
+            Answer::Object(message) => receive(message),
             Answer::Refused(error) => {
-                found = match errno(error) {
-                    libc::ENODEV | libc::ENOENT | libc::ESRCH => Ok(None),
-                    _ => Err(refusal(error, &action)),
+                failed = match errno(error) {
+                    libc::ENODEV | libc::ENOENT | libc::ESRCH => Ok(()),
+                    _ => Err(refusal(error, action)),
                 };
             }
             Answer::Interrupted => {}
         })
         .await?;
-        found
+        failed
     }
 
+    /// Not generic, because all of a connection's way is in here.
     async fn exchange(
         &self,
         mut request: Request,
         flags: u16,
-        action: &impl Fn() -> String,
-        receive: impl FnMut(Answer<'_>),
+        action: &str,
+        receive: &mut (dyn FnMut(Answer<'_>) + Send),
     ) -> Result<(), Error> {
         let work = async {
             let mut place = self.connection.lock().await;
@@ -265,26 +287,24 @@ impl Netlink {
                 None => {
                     let mut new = Connection::open().map_err(Error::Open)?;
                     new.send(&mut request, flags)
-                        .map_err(|source| Error::Broken { action: action(), source })?;
+                        .map_err(|source| Error::Broken { action: action.to_owned(), source })?;
                     new
                 }
             };
-            connection.answers(receive).await.map_err(|source| Error::Broken { action: action(), source })?;
+            let answered = connection.answers(receive).await;
+            answered.map_err(|source| Error::Broken { action: action.to_owned(), source })?;
             *place = Some(connection);
             Ok(())
         };
-        tokio::time::timeout(DEADLINE, work).await.map_err(|_| Error::Timeout(action()))?
+        tokio::time::timeout(DEADLINE, work).await.map_err(|_| Error::Timeout(action.to_owned()))?
     }
 
     /// As if a request had been cancelled in the midst of its answer.
     #[cfg(test)]
     pub(super) async fn break_connection(&self) {
-        let work = self.exchange(
-            Request::new(libc::RTM_GETLINK, &[0; 16]),
-            NLM_F_REQUEST | NLM_F_DUMP,
-            &String::new,
-            |_| (),
-        );
+        let receive: &mut (dyn FnMut(Answer<'_>) + Send) = &mut |_| ();
+        let work =
+            self.exchange(Request::new(libc::RTM_GETLINK, &[0; 16]), NLM_F_REQUEST | NLM_F_DUMP, "", receive);
         let mut work = Box::pin(work);
         std::future::poll_fn(|context| {
             let _ = work.as_mut().poll(context);
@@ -299,11 +319,11 @@ pub(super) fn errno(message: &Message<'_>) -> i32 {
     u32_at(message.body, 0).map_or(0, |code| (code as i32).wrapping_neg())
 }
 
-pub(super) fn refusal(message: &Message<'_>, action: &impl Fn() -> String) -> Error {
+pub(super) fn refusal(message: &Message<'_>, action: &str) -> Error {
     let source = io::Error::from_raw_os_error(errno(message));
     match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => Error::Permission(action()),
-        _ => Error::Kernel { action: action(), source, detail: explanation(message) },
+        Some(libc::EPERM | libc::EACCES) => Error::Permission(action.to_owned()),
+        _ => Error::Kernel { action: action.to_owned(), source, detail: explanation(message) },
     }
 }
 

@@ -262,7 +262,7 @@ impl Netlink {
         &self,
         family: Family,
         protocol: Option<u8>,
-        wanted: impl Fn(&RouteInfo) -> bool,
+        wanted: impl Fn(&RouteInfo) -> bool + Sync,
     ) -> Result<Vec<RouteInfo>, Error> {
         let mut structure = [0; STRUCTURE];
         structure[0] = family_number(family);
@@ -283,9 +283,9 @@ impl Netlink {
     /// destination, table and metric already.
     pub async fn add_route(&self, route: &Route, protocol: u8) -> Result<(), Error> {
         let request = route.request(libc::RTM_NEWROUTE, protocol)?;
-        let action = || format!("set route {route}");
-        match self.acknowledged(request, NLM_F_CREATE | NLM_F_EXCL, action).await {
-            Err(error) if error.errno() == Some(libc::EEXIST) => Err(Error::Conflict(action())),
+        let action = format!("set route {route}");
+        match self.acknowledged(request, NLM_F_CREATE | NLM_F_EXCL, &action).await {
+            Err(error) if error.errno() == Some(libc::EEXIST) => Err(Error::Conflict(action)),
             other => other,
         }
     }
@@ -295,12 +295,12 @@ impl Netlink {
     /// The kernel does not ask who set the old one: make sure that it is ours.
     pub async fn replace_route(&self, route: &Route, protocol: u8) -> Result<(), Error> {
         let request = route.request(libc::RTM_NEWROUTE, protocol)?;
-        self.acknowledged(request, NLM_F_CREATE | NLM_F_REPLACE, || format!("replace route {route}")).await
+        self.acknowledged(request, NLM_F_CREATE | NLM_F_REPLACE, &format!("replace route {route}")).await
     }
 
     /// Removes a route if `protocol` set it.
     pub async fn remove_route(&self, route: &Route, protocol: u8) -> Result<(), Error> {
         let request = route.request(libc::RTM_DELROUTE, protocol)?;
-        self.acknowledged(request, 0, || format!("remove route {route}")).await
+        self.acknowledged(request, 0, &format!("remove route {route}")).await
     }
 }

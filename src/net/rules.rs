@@ -282,9 +282,9 @@ impl Netlink {
     /// Sets a rule, marked as set by `protocol`. [`Error::Conflict`] when there is the same already.
     pub async fn add_rule(&self, rule: &Rule, protocol: u8) -> Result<(), Error> {
         let request = rule.request(libc::RTM_NEWRULE, protocol)?;
-        let action = || format!("set rule {rule}");
-        match self.acknowledged(request, NLM_F_CREATE | NLM_F_EXCL, action).await {
-            Err(error) if error.errno() == Some(libc::EEXIST) => Err(Error::Conflict(action())),
+        let action = format!("set rule {rule}");
+        match self.acknowledged(request, NLM_F_CREATE | NLM_F_EXCL, &action).await {
+            Err(error) if error.errno() == Some(libc::EEXIST) => Err(Error::Conflict(action)),
             other => other,
         }
     }
@@ -292,6 +292,6 @@ impl Netlink {
     /// Removes a rule if `protocol` set it.
     pub async fn remove_rule(&self, rule: &Rule, protocol: u8) -> Result<(), Error> {
         let request = rule.request(libc::RTM_DELRULE, protocol)?;
-        self.acknowledged(request, 0, || format!("remove rule {rule}")).await
+        self.acknowledged(request, 0, &format!("remove rule {rule}")).await
     }
 }

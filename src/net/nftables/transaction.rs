@@ -65,7 +65,7 @@ pub async fn exists(table: &str) -> Result<bool, Error> {
         let Some((answer, _)) = Answer::split(&buffer) else { return Ok(false) };
         match answer.kind {
             NLMSG_ERROR if matches!(errno(&answer), libc::ENOENT | libc::EOPNOTSUPP) => Ok(false),
-            NLMSG_ERROR => Err(refusal(&answer, &|| action.clone())),
+            NLMSG_ERROR => Err(refusal(&answer, &action)),
             kind => Ok(kind == message_kind(NFT_MSG_NEWTABLE)),
         }
     };
@@ -98,7 +98,7 @@ pub(super) async fn commit(messages: Vec<Message>, action: &str) -> Result<(), E
                 match errno(&answer) {
                     0 if answer.sequence == last => return Ok(()),
                     0 => {}
-                    _ => return Err(explained(refusal(&answer, &|| action.to_owned()))),
+                    _ => return Err(explained(refusal(&answer, action))),
                 }
             }
         }
