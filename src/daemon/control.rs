@@ -161,7 +161,7 @@ impl Opened {
     pub fn serve(self) -> io::Result<Control> {
         let listener = UnixListener::from_std(self.listener)?;
         let (sender, requests) = mpsc::channel(MAX_CLIENTS);
-        let accepting = tokio::spawn(accept(listener, sender));
+        let accepting = super::spawn(accept(listener, sender));
         Ok(Control { requests, accepting, _file: self.file })
     }
 }

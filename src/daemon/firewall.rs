@@ -88,7 +88,7 @@ impl Keeper {
         let (end, ended) = oneshot::channel();
         let mut keeper = Task { changes, tell, is_set: false };
         keeper.apply().await;
-        let task = tokio::spawn(async move { keeper.run(ended).await });
+        let task = super::spawn(async move { keeper.run(ended).await });
         Keeper { wanted, state, end, task }
     }
 

@@ -207,7 +207,7 @@ impl Listener {
             };
             socket.set_nonblocking(true)?;
             let socket = TcpListener::from_std(socket)?;
-            listener.tasks.push(tokio::spawn(accept(socket, places.clone(), tell.clone(), message)));
+            listener.tasks.push(super::spawn(accept(socket, places.clone(), tell.clone(), message)));
         }
         Ok(listener)
     }
@@ -233,7 +233,7 @@ async fn accept<M: Send + 'static>(
             continue;
         };
         let tell = tell.clone();
-        tokio::spawn(async move {
+        super::spawn(async move {
             let _ = timeout(LIMIT, serve(stream, tell, message)).await;
             drop(place);
         });

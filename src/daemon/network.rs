@@ -93,7 +93,7 @@ impl Network {
         let (orders, inbox) = mpsc::channel(4);
         let mut keeper = Keeper { reconciler, sysctls, watch, changes, inbox, tell, retry: RETRY };
         keeper.set_switches();
-        let task = tokio::spawn(async move { keeper.run().await });
+        let task = super::spawn(async move { keeper.run().await });
         Ok(Network { wanted, progress, orders, task })
     }
 

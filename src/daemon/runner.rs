@@ -193,7 +193,7 @@ impl Started {
         self.stream.set_nonblocking(true)?;
         let stream = UnixStream::from_std(self.stream)?;
         let (requests, inbox) = mpsc::channel(PIPELINE);
-        tokio::spawn(speak(stream, inbox));
+        super::spawn(speak(stream, inbox));
         Ok(Runner { requests })
     }
 }

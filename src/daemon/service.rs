@@ -321,7 +321,7 @@ impl Daemon {
         }
         for query in client.queries(&self.servers.sought(&self.config), now()) {
             let tell = self.tell.clone();
-            tokio::spawn(async move {
+            super::spawn(async move {
                 let answer = names::lookup(&query).await;
                 let _ = tell.send(Message::Named(query, answer)).await;
             });

@@ -32,7 +32,7 @@ impl Daemon {
             Command::Pin { port, link } => self.pin(*port, link.as_deref()),
             Command::Routes => {
                 let listed = self.network.list();
-                tokio::spawn(async move {
+                crate::daemon::spawn(async move {
                     request.reply(match timeout(LIST_DEADLINE, listed).await {
                         Ok(Ok(Ok(owned))) => json!(owned),
                         Ok(Ok(Err(error))) => failure(&error.to_string()),

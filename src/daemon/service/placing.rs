@@ -27,7 +27,7 @@ impl Daemon {
                 for link in client.links().cloned() {
                     let (netlink, tell) = (self.netlink.clone(), self.tell.clone());
                     let runner = self.runner.clone();
-                    tokio::spawn(async move {
+                    crate::daemon::spawn(async move {
                         let place = place(&link, netlink, Some(&runner), protocol).await;
                         let _ = tell.send(Message::Placed(link.name, place)).await;
                     });

@@ -75,7 +75,7 @@ impl Daemon {
         self.configure_watchdog();
         // Scripts, their limit and the watchdog's action are read by the process that runs them.
         let runner = self.runner.clone();
-        tokio::spawn(async move { runner.run(Task::Configure).await });
+        crate::daemon::spawn(async move { drop(runner.run(Task::Configure).await) });
         self.follow();
         self.look();
         waiting.iter().map(|option| format!("'{option}' needs a restart to change")).collect()

@@ -25,7 +25,7 @@ impl Daemon {
         let Some(watchdog) = &mut self.watchdog else { return };
         if let Some(addresses) = watchdog.due_ping(link_up, now) {
             let (device, limit, tell) = (self.device.clone(), watchdog.patience(), self.tell.clone());
-            tokio::spawn(async move {
+            crate::daemon::spawn(async move {
                 let answer = ping_any(device, addresses, limit).await;
                 let _ = tell.send(Message::Pinged(answer)).await;
             });
@@ -34,7 +34,7 @@ impl Daemon {
             let silence = watchdog.silence(now).as_secs();
             let why = format!("nobody has answered for {silence} s: running '{}'", watchdog.action());
             let (runner, tell) = (self.runner.clone(), self.tell.clone());
-            tokio::spawn(async move {
+            crate::daemon::spawn(async move {
                 let outcome = runner.run(Task::Action).await;
                 let _ = tell.send(Message::Acted(outcome)).await;
             });
@@ -85,7 +85,7 @@ impl Daemon {
         let Some(reservation) = self.driver.endpoint().clock_reservation(now) else { return };
         self.store_at = None;
         let tell = self.tell.clone();
-        tokio::spawn(async move {
+        crate::daemon::spawn(async move {
             let stored = tokio::task::spawn_blocking(move || file.write(reservation)).await;
             let result = stored.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             let _ = tell.send(Message::Stored(reservation, result)).await;
