@@ -12,7 +12,7 @@ help:
 	@echo 'make soak    ten minutes of load, watching memory'
 	@echo 'make test-luci    the web pages in a headless Chromium (needs node, npm, chromium); pictures in target/luci'
 	@echo 'make bench-bond   goodput, ping, cuts and changes over emulated lines (about seven minutes)'
-	@echo '                  SCENARIOS=more: other lines and other loads (about ten minutes)'
+	@echo '                  SCENARIOS=more: other lines and other loads (about twelve minutes)'
 	@echo 'make bench-core   instructions for each packet, the same in every run (about two minutes; needs valgrind)'
 	@echo 'make test-openwrt ROOTFS=FILE    the package on a real OpenWrt, from install to remove (about two minutes)'
 	@echo 'make bench-raw    speed with no line in the way, beside OpenVPN and wireguard-go, and a server with many routers (six minutes)'
@@ -33,7 +33,7 @@ demo:
 	@target/release/demo target/release/bonding
 
 # BENCH='--scenario asym2' measures less; BENCH='--runs 5 --document docs/performance.md' renews the document. SCENARIOS=more
-# measures other lines and loads instead (about ten minutes; BENCH='--case cellular' some of them).
+# measures other lines and loads instead (about twelve minutes; BENCH='--case cellular' some of them).
 BENCH ?=
 SCENARIOS ?=
 

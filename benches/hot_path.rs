@@ -75,7 +75,7 @@ fn scheduler(bencher: Bencher<'_, '_>, links: u8) {
         link,
         free: NOW + Duration::from_millis(u64::from(link % 3)),
         staged: Duration::ZERO,
-        rate: 1_250_000,
+        worth: 1_250_000,
         delay: 10_000_000 + i64::from(link) * 3_000_000,
         priority: 1,
         weight: 1,

@@ -264,6 +264,13 @@ impl Capacity {
         self.growing || self.known && self.peak.get().is_some_and(|peak| self.rate < FALLEN * peak)
     }
 
+    /// What the link can add to others, in bytes a second: what it carried when it was last full. Its rate may be low for
+    /// a moment because others share the line, and who is given nothing then does not learn that it is over.
+    pub fn worth(&self) -> u64 {
+        let shared = self.competition.as_ref().map_or(0.0, Competition::capacity);
+        self.full_rate.get().unwrap_or(0.0).max(shared).max(self.rate) as u64
+    }
+
     /// The queue at the bottleneck.
     pub fn queue_delay(&self) -> Duration {
         Duration::from_secs_f64(self.queue_delay.clamp(0.0, 60.0))

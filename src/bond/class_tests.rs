@@ -109,7 +109,7 @@ fn links_of_a_class_carry_it_while_one_of_them_can() {
             link: *link,
             free: Time::ZERO,
             staged: Duration::ZERO,
-            rate: 1,
+            worth: 1,
             delay: 0,
             priority: 1,
             weight: 1,

@@ -77,6 +77,8 @@ struct Test {
     /// Smallest and largest delay of the last part.
     range: Option<(f64, f64)>,
     lost: bool,
+    /// There was always something to send.
+    full: bool,
     last_part: Time,
 }
 
@@ -118,6 +120,11 @@ impl Competition {
         self.test.is_some()
     }
 
+    /// What the line has carried, in bytes a second.
+    pub fn capacity(&self) -> f64 {
+        self.capacity
+    }
+
     /// Takes a step at a report.
     pub fn step(&mut self, sight: &Sight, now: Time) -> Verdict {
         if sight.queue >= sight.target {
@@ -128,6 +135,7 @@ impl Competition {
         }
         if let Some(test) = &mut self.test {
             test.lost |= sight.lost;
+            test.full &= sight.full;
             if now >= test.last_part {
                 let (low, high) = test.range.unwrap_or((sight.queue, sight.queue));
                 test.range = Some((low.min(sight.queue), high.max(sight.queue)));
@@ -138,10 +146,14 @@ impl Competition {
             let before = test.before;
             // After a loss the others yield for a while.
             let level = test.range.filter(|(low, high)| high - low < LEVEL + 2.0 * sight.noise && !test.lost);
-            let test_lost = test.lost;
+            let (test_lost, test_full) = (test.lost, test.full);
             self.test = None;
             self.last_cut = now;
             self.next_test = now + TEST_INTERVAL;
+            if !test_full {
+                // What is left of the queue, nobody has seen.
+                return Verdict::Rate(self.rate);
+            }
             let Some((low, _)) = level else {
                 self.proven |= !test_lost;
                 self.left = None;
@@ -171,6 +183,7 @@ impl Competition {
                 end,
                 range: None,
                 lost: false,
+                full: true,
                 last_part: now + Duration::from_secs_f64(length),
             });
             return Verdict::Rate(self.rate * TEST_SHARE);
@@ -229,6 +242,21 @@ mod tests {
             (competition.rate / rate - DECREASE).abs() < 0.01,
             "three reports of one round trip are one loss"
         );
+    }
+
+    #[test]
+    fn a_queue_that_empties_while_nothing_is_sent_proves_nothing() {
+        let mut competition = Competition::new(500_000.0, 500_000.0, Time::ZERO);
+        let (mut testing, mut tests) = (false, 0);
+        for step in 1..1_000 {
+            let queue = if testing { 0.0 } else { 0.1 };
+            let idle = Sight { full: !testing, delivery: 1_000.0, ..sight(queue, false) };
+            let verdict = competition.step(&idle, Time::from_millis(step * 20));
+            assert!(matches!(verdict, Verdict::Rate(_)), "{verdict:?}");
+            tests += u32::from(testing && !competition.is_testing());
+            testing = competition.is_testing();
+        }
+        assert!(tests > 0);
     }
 
     /// The queue of a line on which each test leaves `left(number of the test)`; what the verdict is in the end.

@@ -65,8 +65,8 @@ pub struct Candidate {
     pub free: Time,
     /// How long what is staged for it takes to send.
     pub staged: Duration,
-    /// Bytes a second.
-    pub rate: u64,
+    /// Bytes a second that it adds to others.
+    pub worth: u64,
     /// One-way delay for this packet once it goes, in nanoseconds of an offset that is the same for all links.
     pub delay: i64,
     /// Links with the lowest number are used first.
@@ -241,8 +241,8 @@ fn adaptive<'a>(
 
 /// Whether a link adds enough for the others to wait for it.
 fn is_worth<'a>(c: &Candidate, quickest: i64, links: impl Iterator<Item = &'a Candidate>) -> bool {
-    let quicker = links.filter(|other| other.delay < c.delay).map(|other| other.rate);
-    c.delay - quickest <= CHEAP_DELAY || c.rate.saturating_mul(WORTH) >= quicker.sum()
+    let quicker = links.filter(|other| other.delay < c.delay).map(|other| other.worth);
+    c.delay - quickest <= CHEAP_DELAY || c.worth.saturating_mul(WORTH) >= quicker.sum()
 }
 
 /// Highest random weight hashing: when a link goes, only its own flows move.
@@ -262,7 +262,7 @@ mod tests {
             link: id,
             free: Time::from_millis(free_ms),
             staged: Duration::ZERO,
-            rate: 1_000_000,
+            worth: 1_000_000,
             delay: delay_ms * 1_000_000,
             priority: 0,
             weight: 1,
@@ -306,10 +306,10 @@ mod tests {
     #[test]
     fn a_slow_link_that_adds_little_is_not_waited_for() {
         let mut scheduler = Scheduler::default();
-        let links = [Candidate { rate: 50_000, ..link(0, 0, 90) }, link(1, 101, 15)];
+        let links = [Candidate { worth: 50_000, ..link(0, 0, 90) }, link(1, 101, 15)];
         let wait = Some(Choice::Wait(Time::from_millis(101)));
         assert_eq!(scheduler.choose(&links, &head(false), NOW), wait);
-        let links = [Candidate { rate: 50_000, ..link(0, 0, 30) }, link(1, 101, 15)];
+        let links = [Candidate { worth: 50_000, ..link(0, 0, 30) }, link(1, 101, 15)];
         assert_eq!(scheduler.choose(&links, &head(false), NOW), Some(Choice::Stage(1)));
     }
 

@@ -740,32 +740,56 @@ mod target {
         }
     }
 
+    /// The shares of line `line` that a stream through the bond and a CUBIC stream beside it get from 15 s to 45 s after
+    /// ours began, `earlier` ns after theirs.
+    fn company(scenario: &Scenario, line: usize, algorithm: Algorithm, earlier: Nanos) -> (f64, f64) {
+        let mut world = endpoint::world(scenario, &BondConfig::default(), 1);
+        world.run_until_ready();
+        world.add_ping(50 * MILLI);
+        world.run_for(3 * SECOND);
+        let outside = world.add_tcp_via(TcpConfig::bulk(Side::Server), Via::Line(line));
+        world.run_for(earlier);
+        let inside = world.add_tcp(TcpConfig { algorithm, ..TcpConfig::bulk(Side::Server) });
+        let start = world.now();
+        world.run_for(45 * SECOND);
+        let (from, to) = (start + 15 * SECOND, start + 45 * SECOND);
+        let shared = scenario.lines[line].down.rate.unwrap_or(1) as f64;
+        let rest = scenario.capacity(Side::Server) - shared;
+        // Of 1500 bytes, 58 are the tunnel's and 52 TCP/IP's.
+        let ours = (share(&world, inside, from, to, 1.0) / 0.925 - rest) / shared;
+        (ours, share(&world, outside, from, to, shared))
+    }
+
     #[test]
     fn a_line_that_others_filled_first_is_not_left_to_them() {
         // The other line could take all that there is, and who is given little cannot show what the line carries.
-        let asym2 = (scenarios::asym2(), 20e6, 8e6);
-        let sym2 = (scenarios::sym2(), 10e6, 10e6);
-        for (scenario, shared, rest) in [asym2, sym2] {
+        for scenario in [scenarios::asym2(), scenarios::sym2()] {
             for earlier in [0, 50, 100, 150, 200, 900] {
-                let mut world = endpoint::world(&scenario, &BondConfig::default(), 1);
-                world.run_until_ready();
-                world.add_ping(50 * MILLI);
-                world.run_for(3 * SECOND);
-                let outside = world.add_tcp_via(TcpConfig::bulk(Side::Server), Via::Line(0));
-                world.run_for(earlier * MILLI);
-                let inside = world.add_tcp(TcpConfig::bulk(Side::Server));
-                let start = world.now();
-                world.run_for(45 * SECOND);
-                let (from, to) = (start + 15 * SECOND, start + 45 * SECOND);
-                // Of 1500 bytes, 58 are the tunnel's and 52 TCP/IP's.
-                let ours = (share(&world, inside, from, to, 1.0) / 0.925 - rest) / shared;
-                let theirs = share(&world, outside, from, to, shared);
+                let (ours, theirs) = company(&scenario, 0, Algorithm::Cubic, earlier * MILLI);
                 let name = &scenario.name;
                 assert!(
                     ours > 0.333 && theirs > 0.25,
                     "{name}, {earlier} ms: inside {ours:.2}, outside {theirs:.2}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn bbr_inside_keeps_its_share_beside_a_stream_outside() {
+        for scenario in [scenarios::asym2(), scenarios::sym2()] {
+            let shares = [0, 100, 200].map(|ms| company(&scenario, 0, Algorithm::Bbr, ms * MILLI));
+            let mean = shares.iter().map(|(ours, _)| ours).sum::<f64>() / 3.0;
+            assert!(mean > 0.3, "{}: {shares:.2?}", scenario.name);
+        }
+    }
+
+    #[test]
+    fn a_slow_line_with_company_is_not_given_up() {
+        // While the others are looked for its rate is low, and so is what it then seems to be worth.
+        for earlier in [0, 100, 900] {
+            let (ours, theirs) = company(&scenarios::asym2(), 1, Algorithm::Cubic, earlier * MILLI);
+            assert!(ours > 0.2 && theirs > 0.25, "{earlier} ms: inside {ours:.2}, outside {theirs:.2}");
         }
     }
 

@@ -281,7 +281,7 @@ impl Sender {
                 link: link.id,
                 free: link.pacer.next(),
                 staged: link.pacer.duration(link.staged.bytes()),
-                rate: link.pacer.rate(),
+                worth: link.capacity.worth(),
                 delay: delay.unwrap_or(i64::MAX),
                 priority: link.settings.priority,
                 weight: link.settings.weight,

@@ -43,8 +43,8 @@ enum Load {
     Tcp(Way),
     /// One each way.
     Both,
-    /// A download, and a CUBIC download outside the bond on the first line.
-    Company,
+    /// A download, and a CUBIC download outside the bond on the line of this index.
+    Company(usize),
     /// A download, and one short flow after the other.
     Short,
     /// UDP packets of 1200 bytes at 80 % of what the lines carry.
@@ -94,11 +94,23 @@ fn cases() -> Vec<Case> {
     for (name, load) in [
         ("asym2, up", Load::Tcp(Way::Upload)),
         ("asym2, both ways", Load::Both),
-        ("asym2, company", Load::Company),
         ("asym2, short flows", Load::Short),
         ("asym2, UDP bulk", Load::Udp),
     ] {
         cases.push(Case { name, ..case(Scenario::asym2(), load) });
+    }
+    for (name, scenario, line) in [
+        ("sym2, company", Scenario::sym2(), 0),
+        ("asym2, company", Scenario::asym2(), 0),
+        ("asym2, company on the slow line", Scenario::asym2(), 1),
+    ] {
+        // Two senders need some seconds to share a line, and BBR learns the round trip anew after ten.
+        cases.push(Case {
+            name,
+            settle: Duration::from_secs(10),
+            look: Duration::from_secs(20),
+            ..case(scenario, Load::Company(line))
+        });
     }
     cases.push(Case { name: "four, up", ..case(Scenario::four(), Load::Tcp(Way::Upload)) });
     cases.push(Case { name: "lte2, UDP bulk", ..case(Scenario::lte2(), Load::Udp) });
@@ -273,8 +285,9 @@ fn load(network: &Topology, case: &Case, congestion: &str, total: Duration) -> i
     match case.load {
         Load::Tcp(way) => main = Some(tcp(way).start()?),
         Load::Both => (main, second) = (Some(tcp(Way::Download).start()?), Some(tcp(Way::Upload).start()?)),
-        Load::Company => {
-            let outside = Tcp::new(&network.router, &network.server, Topology::SERVER_V4).device("wan1");
+        Load::Company(line) => {
+            let outside = Tcp::new(&network.router, &network.server, Topology::SERVER_V4);
+            let outside = outside.device(&format!("wan{}", line + 1));
             second = Some(outside.duration(total).start()?);
             main = Some(tcp(Way::Download).start()?);
         }
@@ -327,7 +340,6 @@ fn judge(case: &Case, loaded: Loaded, idle: &Percentiles, possible: &Possible) -
             .map_or(0.0, |report| report.goodput_between(case.settle, case.settle + case.look) as f64)
     };
     let (main, second) = (goodput(&loaded.main), goodput(&loaded.second));
-    let first = case.scenario.lines.first().and_then(|line| line.down.rate).unwrap_or(0) as f64;
     let mut more = String::new();
     let share = match case.load {
         Load::Tcp(Way::Download) | Load::Short => main / possible.down,
@@ -336,15 +348,16 @@ fn judge(case: &Case, loaded: Loaded, idle: &Percentiles, possible: &Possible) -
             let _ = write!(more, "up {:.1} %", 100.0 * second / possible.up);
             main / possible.down
         }
-        Load::Company => {
-            let rest = possible.down - first;
+        Load::Company(line) => {
+            let shared = case.scenario.lines.get(line).and_then(|line| line.down.rate).unwrap_or(0) as f64;
+            let rest = possible.down - shared;
             let _ = write!(
                 more,
                 "of the shared line {:.0} % ours, {:.0} % the other's",
-                100.0 * (main / CEILING - rest) / first,
-                100.0 * second / first
+                100.0 * (main / CEILING - rest) / shared,
+                100.0 * second / shared
             );
-            main / (possible.down - first / 2.0)
+            main / (possible.down - shared / 2.0)
         }
         Load::Udp => loaded.bulk.as_ref().map_or(0.0, |bulk| bulk.goodput as f64) / possible.down,
     };
