@@ -10,11 +10,11 @@ use super::key::PublicKey;
 use super::log::{At, Log};
 use super::read::Sourced;
 use super::schema::{SectionSpec, Side};
-use super::spelling::nearest;
 use super::types::*;
 use super::value::IpNet;
 
 mod redirects;
+mod rules;
 mod servers;
 
 /// Looks for everything that cannot work although each option is right, and for what has no effect.
@@ -28,7 +28,7 @@ pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
     servers::check(sourced, log);
     check_peers(sourced, log);
     redirects::check(sourced, log);
-    check_rules(sourced, log);
+    rules::check(sourced, log);
 }
 
 /// The place of an option of a section that may be absent.
@@ -445,127 +445,4 @@ fn check_overlaps(mut nets: Vec<(IpNet, usize, &str)>, sourced: &Sourced, log: &
         }
         outer.push((net, peer));
     }
-}
-
-/// Each rule has a priority of its own among the kernel's rules (`crate::daemon::outside`).
-const MAX_RULES: usize = 90;
-/// How many rules of the kernel one rule may take.
-const MAX_COMBINATIONS: usize = 64;
-/// How many combinations all rules inside the bond may have together.
-const MAX_CLASSES: usize = crate::bond::class::MAX_CLASSES;
-
-fn check_rules(sourced: &Sourced, log: &mut Log<'_>) {
-    let mut classes = 0;
-    if let Some(section) = sourced.rules_at.get(MAX_RULES) {
-        log.error(
-            At { section: Some(*section), ..At::default() },
-            format!("is one too many: at most {MAX_RULES} rules"),
-        );
-    }
-    for (rule, section) in sourced.config.rules.iter().zip(&sourced.rules_at) {
-        let section = Some(*section);
-        let links = match &rule.action {
-            Action::Bond { links, .. } | Action::Outside { links } => links,
-        };
-        for name in links {
-            check_rule_link(name, section, sourced, log);
-        }
-        match &rule.action {
-            Action::Bond { .. }
-                if !["policy", "link", "outside"].iter().any(|name| given(log, section, name)) =>
-            {
-                log.error(
-                    At { section, ..At::default() },
-                    "says nothing to do: it needs 'policy', 'link' or 'outside'",
-                );
-            }
-            Action::Bond { policy, .. } => {
-                if sourced.config.globals.mode == Mode::Kernel {
-                    let option = if policy.is_some() { "policy" } else { "link" };
-                    log.warning(
-                        at(section, option),
-                        "has no effect: the kernel spreads the packets (`option mode 'kernel'`)",
-                    );
-                }
-                if given(log, section, "force") && *policy != Some(Policy::Redundant) {
-                    log.warning(at(section, "force"), "has no effect without `option policy 'redundant'`");
-                }
-                if rule.mark.is_some() {
-                    log.error(at(section, "mark"), "a mark can be matched only with `option outside '1'`");
-                }
-            }
-            Action::Outside { .. } if given(log, section, "policy") => {
-                log.error(at(section, "policy"), "either this or 'outside'");
-            }
-            Action::Outside { .. } if !rule.dscp.is_empty() => {
-                log.error(
-                    at(section, "dscp"),
-                    "routing cannot look at it: let the firewall mark such packets, and match 'mark'",
-                );
-            }
-            Action::Outside { .. } => {}
-        }
-        for (option, ranges) in [("src_port", &rule.source_ports), ("dest_port", &rule.destination_ports)] {
-            if matches!(rule.action, Action::Outside { .. })
-                && ranges.iter().any(|range| *range.start() == u16::MAX)
-            {
-                log.error(at(section, option), "the kernel's routing rules cannot match port 65535");
-            }
-        }
-        let combinations = rule.combinations();
-        if combinations > MAX_COMBINATIONS {
-            log.error(
-                At { section, ..At::default() },
-                format!("has {combinations} combinations of protocols, addresses and ports; at most {MAX_COMBINATIONS}: split it"),
-            );
-        }
-        if matches!(rule.action, Action::Bond { .. }) {
-            let before = classes;
-            classes += combinations.min(MAX_COMBINATIONS);
-            if before <= MAX_CLASSES && classes > MAX_CLASSES {
-                log.error(
-                    At { section, ..At::default() },
-                    format!("the rules up to this one have {classes} combinations together; at most {MAX_CLASSES} count"),
-                );
-            }
-        }
-        let ports = rule.protocols.iter().all(|protocol| matches!(protocol, 6 | 17 | 132 | 136));
-        for (option, used) in
-            [("src_port", !rule.source_ports.is_empty()), ("dest_port", !rule.destination_ports.is_empty())]
-        {
-            let known = given(log, section, "proto") != rule.protocols.is_empty();
-            if used && known && (rule.protocols.is_empty() || !ports) {
-                log.error(
-                    at(section, option),
-                    "ports need `option proto` with nothing but tcp, udp, sctp or udplite",
-                );
-            }
-        }
-        let families = rule
-            .sources
-            .iter()
-            .any(|a| rule.destinations.iter().any(|b| a.address.is_ipv4() == b.address.is_ipv4()));
-        if !rule.sources.is_empty() && !rule.destinations.is_empty() && !families {
-            log.error(
-                at(section, "dest_ip"),
-                "'src_ip' and 'dest_ip' are of different IP versions: nothing can match",
-            );
-        }
-    }
-}
-
-fn check_rule_link(name: &str, section: Option<usize>, sourced: &Sourced, log: &mut Log<'_>) {
-    if sourced.config.links.iter().any(|link| link.name == name) {
-        return;
-    }
-    if log.is_full() {
-        return log.error(at(section, "link"), "");
-    }
-    if sourced.disabled_links.iter().any(|link| link == name) {
-        log.warning(at(section, "link"), format!("link '{name}' is disabled"));
-        return;
-    }
-    let known = sourced.config.links.iter().map(|link| link.name.as_str());
-    let hint = nearest(name, known).map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
-    log.error(at(section, "link"), format!("there is no link '{name}'{hint}"));
 }

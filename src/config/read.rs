@@ -39,14 +39,11 @@ pub(super) struct Sourced {
 pub(super) fn read(log: &mut Log<'_>) -> Sourced {
     let document = log.document;
     warn_of_unknown_sections(log);
-    let of_kind = |kind: &str| -> Vec<usize> {
-        document.sections.iter().enumerate().filter(|(_, s)| s.kind == kind).map(|(index, _)| index).collect()
-    };
-    let globals_at = single(log, &of_kind("globals"));
-    let bond_at = single(log, &of_kind("interface"));
-    let (links_at, peers_at) = (of_kind("link"), of_kind("peer"));
+    let globals_at = single(log, &of_kind(document, "globals"));
+    let bond_at = single(log, &of_kind(document, "interface"));
 
-    let globals = read_globals(&mut Reader::new(log, globals_at, "globals", true), !peers_at.is_empty());
+    let has_peers = !of_kind(document, "peer").is_empty();
+    let globals = read_globals(&mut Reader::new(log, globals_at, "globals", true), has_peers);
     let enabled = globals.enabled && log.whole;
     if bond_at.is_none() && enabled {
         log.error(
@@ -77,84 +74,113 @@ pub(super) fn read(log: &mut Log<'_>) -> Sourced {
         rules_at: Vec::new(),
         disabled_links: Vec::new(),
     };
-    let config = &mut sourced.config;
-
-    let is_client = config.globals.role == Role::Client;
-    for (position, index) in links_at.into_iter().enumerate() {
-        if position == MAX_LINKS {
-            log.error(At::section(index), format!("more than {MAX_LINKS} links"));
-            break;
-        }
-        let position = u32::try_from(position).unwrap_or(u32::MAX);
-        let name = section_name(log, index, "link");
-        let on = is_client && is_enabled(log.document, index);
-        let mut reader = Reader::new(log, Some(index), "link", enabled && on);
-        let link = read_link(&mut reader, name, position, &config.globals, &defaults);
-        if on {
-            config.links.push(link);
-            sourced.links_at.push(index);
-        } else {
-            sourced.disabled_links.push(link.name);
-        }
-    }
-    if is_client {
-        config.server.clone_from(&config.bond.name);
-        config.servers.push(Server::own(config));
-    }
-    for index in of_kind("server") {
-        let name = section_name(log, index, "server");
-        let on = is_client && is_enabled(log.document, index);
-        let mut reader = Reader::new(log, Some(index), "server", enabled && on);
-        let server = read_server(&mut reader, name, config);
-        if on && config.servers.len() == MAX_SERVERS {
-            log.error(At::section(index), format!("more than {MAX_SERVERS} servers"));
-            break;
-        }
-        if on {
-            config.servers.push(server);
-            sourced.servers_at.push(index);
-        }
-    }
-    for (position, index) in peers_at.into_iter().enumerate() {
-        if position == MAX_PEERS {
-            log.error(At::section(index), format!("more than {MAX_PEERS} peers"));
-            break;
-        }
-        let name = section_name(log, index, "peer");
-        let on = !is_client && is_enabled(log.document, index);
-        let mut reader = Reader::new(log, Some(index), "peer", enabled && on);
-        let peer = read_peer(&mut reader, name, config.bond.policy);
-        if let Some(peer) = peer.filter(|_| on) {
-            config.peers.push(peer);
-            sourced.peers_at.push(index);
-        }
-    }
-    for index in of_kind("redirect") {
-        let on = !is_client && is_enabled(log.document, index);
-        let name = document.label(index);
-        let redirect = read_redirect(&mut Reader::new(log, Some(index), "redirect", on), name);
-        if let Some(redirect) = redirect.filter(|_| on) {
-            config.redirects.push(redirect);
-            sourced.redirects_at.push(index);
-        }
-    }
-    for index in of_kind("rule") {
-        let on = is_client && is_enabled(log.document, index);
-        let name = document.label(index);
-        let rule = read_rule(&mut Reader::new(log, Some(index), "rule", on), name);
-        if let Some(rule) = rule.filter(|_| on) {
-            config.rules.push(rule);
-            sourced.rules_at.push(index);
-        }
-    }
-    if document
-        .sections
-        .iter()
-        .all(|section| section.kind != "interface" || section.entry("default_route").is_none())
-    {
-        config.bond.default_route = config.links.iter().any(|link| link.active);
+    sourced.read_links(&defaults, enabled, log);
+    sourced.read_servers(enabled, log);
+    sourced.read_peers(enabled, log);
+    sourced.read_redirects(log);
+    sourced.read_rules(log);
+    let says_default_route = |index: &usize| {
+        document.sections.get(*index).is_some_and(|section| section.entry("default_route").is_some())
+    };
+    if !of_kind(document, "interface").iter().any(says_default_route) {
+        sourced.config.bond.default_route = sourced.config.links.iter().any(|link| link.active);
     }
     sourced
+}
+
+/// The sections of a kind, in the order of the file.
+fn of_kind(document: &Document, kind: &str) -> Vec<usize> {
+    document.sections.iter().enumerate().filter(|(_, s)| s.kind == kind).map(|(index, _)| index).collect()
+}
+
+impl Sourced {
+    fn is_client(&self) -> bool {
+        self.config.globals.role == Role::Client
+    }
+
+    fn read_links(&mut self, defaults: &LinkDefaults, enabled: bool, log: &mut Log<'_>) {
+        for (position, index) in (0..).zip(of_kind(log.document, "link")) {
+            if position as usize == MAX_LINKS {
+                log.error(At::section(index), format!("more than {MAX_LINKS} links"));
+                break;
+            }
+            let name = section_name(log, index, "link");
+            let on = self.is_client() && is_enabled(log.document, index);
+            let mut reader = Reader::new(log, Some(index), "link", enabled && on);
+            let link = read_link(&mut reader, name, position, &self.config.globals, defaults);
+            if on {
+                self.config.links.push(link);
+                self.links_at.push(index);
+            } else {
+                self.disabled_links.push(link.name);
+            }
+        }
+    }
+
+    /// The interface's own is the first.
+    fn read_servers(&mut self, enabled: bool, log: &mut Log<'_>) {
+        let is_client = self.is_client();
+        let config = &mut self.config;
+        if is_client {
+            config.server.clone_from(&config.bond.name);
+            config.servers.push(Server::own(config));
+        }
+        for index in of_kind(log.document, "server") {
+            let name = section_name(log, index, "server");
+            let on = is_client && is_enabled(log.document, index);
+            let mut reader = Reader::new(log, Some(index), "server", enabled && on);
+            let server = read_server(&mut reader, name, config);
+            if on && config.servers.len() == MAX_SERVERS {
+                log.error(At::section(index), format!("more than {MAX_SERVERS} servers"));
+                break;
+            }
+            if on {
+                config.servers.push(server);
+                self.servers_at.push(index);
+            }
+        }
+    }
+
+    fn read_peers(&mut self, enabled: bool, log: &mut Log<'_>) {
+        for (position, index) in of_kind(log.document, "peer").into_iter().enumerate() {
+            if position == MAX_PEERS {
+                log.error(At::section(index), format!("more than {MAX_PEERS} peers"));
+                break;
+            }
+            let name = section_name(log, index, "peer");
+            let on = !self.is_client() && is_enabled(log.document, index);
+            let mut reader = Reader::new(log, Some(index), "peer", enabled && on);
+            let peer = read_peer(&mut reader, name, self.config.bond.policy);
+            if let Some(peer) = peer.filter(|_| on) {
+                self.config.peers.push(peer);
+                self.peers_at.push(index);
+            }
+        }
+    }
+
+    fn read_redirects(&mut self, log: &mut Log<'_>) {
+        for index in of_kind(log.document, "redirect") {
+            let on = !self.is_client() && is_enabled(log.document, index);
+            let name = log.document.label(index);
+            let redirect = read_redirect(&mut Reader::new(log, Some(index), "redirect", on), name);
+            if let Some(redirect) = redirect.filter(|_| on) {
+                self.config.redirects.push(redirect);
+                self.redirects_at.push(index);
+            }
+        }
+    }
+
+    fn read_rules(&mut self, log: &mut Log<'_>) {
+        for index in of_kind(log.document, "rule") {
+            let on = self.is_client() && is_enabled(log.document, index);
+            let name = log.document.label(index);
+            let rule = read_rule(&mut Reader::new(log, Some(index), "rule", on), name);
+            if let Some(rule) = rule.filter(|_| on) {
+                self.config.rules.push(rule);
+                self.rules_at.push(index);
+            }
+        }
+    }
 }
 
 /// One warning for the `openvpn` sections of the bondlink package, one each for types that nobody knows.

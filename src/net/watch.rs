@@ -181,100 +181,102 @@ impl std::fmt::Debug for Watch {
 }
 
 fn event(message: &Message<'_>, own_protocol: u8) -> Option<Event> {
-    let body = message.body;
     match message.kind {
-        libc::RTM_NEWLINK | libc::RTM_DELLINK => {
-            // struct ifinfomsg: family, padding, type (2), index (4), flags (4), change (4).
-            const HEADER: usize = 16;
-            if *body.first()? != libc::AF_UNSPEC as u8 {
-                return None; // a bridge's ports, IPv6 settings
-            }
-            let index = u32_at(body, 4)?;
-            let flags = u32_at(body, 8)?;
-            let mut name = String::new();
-            let mut mtu = 0;
-            for (kind, value) in message.attributes(HEADER) {
-                match kind {
-                    libc::IFLA_IFNAME => name = text(value),
-                    libc::IFLA_MTU => mtu = u32_at(value, 0)?,
-                    _ => {}
-                }
-            }
-            Some(match message.kind {
-                libc::RTM_NEWLINK => Event::LinkChanged {
-                    index,
-                    name,
-                    up: flags & libc::IFF_UP as u32 != 0,
-                    carrier: flags & IFF_LOWER_UP != 0,
-                    mtu,
-                },
-                _ => Event::LinkGone { index, name },
-            })
-        }
-        libc::RTM_NEWADDR | libc::RTM_DELADDR => {
-            // struct ifaddrmsg: family, prefix length, flags, scope, index (4).
-            const HEADER: usize = 8;
-            let family = family(*body.first()?)?;
-            let prefix_len = *body.get(1)?;
-            let mut flags = u32::from(*body.get(2)?);
-            let index = u32_at(body, 4)?;
-            let mut local = None;
-            let mut address = None;
-            for (kind, value) in message.attributes(HEADER) {
-                match kind {
-                    libc::IFA_LOCAL => local = ip(family, value),
-                    libc::IFA_ADDRESS => address = ip(family, value),
-                    libc::IFA_FLAGS => flags = u32_at(value, 0)?,
-                    _ => {}
-                }
-            }
-            let address = local.or(address)?;
-            Some(match message.kind {
-                libc::RTM_NEWADDR => Event::AddressAdded {
-                    index,
-                    address,
-                    prefix_len,
-                    usable: flags & libc::IFA_F_DADFAILED == 0
-                        && (flags & libc::IFA_F_TENTATIVE == 0 || flags & libc::IFA_F_OPTIMISTIC != 0),
-                },
-                _ => Event::AddressRemoved { index, address, prefix_len },
-            })
-        }
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
-            // struct rtmsg: family, destination and source length, TOS, table, protocol, scope, type, flags (4).
-            const HEADER: usize = 12;
-            let family = family(*body.first()?)?;
-            let (destination_len, protocol) = (*body.get(1)?, *body.get(5)?);
-            if u32_at(body, 8)? & CLONED != 0 {
-                return None;
-            }
-            if protocol == own_protocol {
-                return (message.kind == libc::RTM_DELROUTE).then_some(Event::OwnedRemoved);
-            }
-            if destination_len != 0 {
-                return None;
-            }
-            let mut table = u32::from(*body.get(4)?);
-            let mut index = None;
-            for (kind, value) in message.attributes(HEADER) {
-                match kind {
-                    libc::RTA_TABLE => table = u32_at(value, 0)?,
-                    libc::RTA_OIF => index = u32_at(value, 0),
-                    _ => {}
-                }
-            }
-            Some(Event::DefaultRouteChanged { family, index, table })
-        }
-        libc::RTM_DELRULE => {
-            // struct fib_rule_hdr has the length of struct rtmsg.
-            const HEADER: usize = 12;
-            let ours = message
-                .attributes(HEADER)
-                .any(|(kind, value)| kind == FRA_PROTOCOL && value.first() == Some(&own_protocol));
-            ours.then_some(Event::OwnedRemoved)
-        }
+        libc::RTM_NEWLINK | libc::RTM_DELLINK => link_event(message),
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => address_event(message),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => route_event(message, own_protocol),
+        libc::RTM_DELRULE => rule_event(message, own_protocol),
         _ => None,
     }
+}
+
+fn link_event(message: &Message<'_>) -> Option<Event> {
+    // struct ifinfomsg: family, padding, type (2), index (4), flags (4), change (4).
+    const HEADER: usize = 16;
+    let body = message.body;
+    if *body.first()? != libc::AF_UNSPEC as u8 {
+        return None; // a bridge's ports, IPv6 settings
+    }
+    let index = u32_at(body, 4)?;
+    let flags = u32_at(body, 8)?;
+    let mut name = String::new();
+    let mut mtu = 0;
+    for (kind, value) in message.attributes(HEADER) {
+        match kind {
+            libc::IFLA_IFNAME => name = text(value),
+            libc::IFLA_MTU => mtu = u32_at(value, 0)?,
+            _ => {}
+        }
+    }
+    let up = flags & libc::IFF_UP as u32 != 0;
+    let carrier = flags & IFF_LOWER_UP != 0;
+    Some(match message.kind {
+        libc::RTM_NEWLINK => Event::LinkChanged { index, name, up, carrier, mtu },
+        _ => Event::LinkGone { index, name },
+    })
+}
+
+fn address_event(message: &Message<'_>) -> Option<Event> {
+    // struct ifaddrmsg: family, prefix length, flags, scope, index (4).
+    const HEADER: usize = 8;
+    let body = message.body;
+    let family = family(*body.first()?)?;
+    let prefix_len = *body.get(1)?;
+    let mut flags = u32::from(*body.get(2)?);
+    let index = u32_at(body, 4)?;
+    let mut local = None;
+    let mut address = None;
+    for (kind, value) in message.attributes(HEADER) {
+        match kind {
+            libc::IFA_LOCAL => local = ip(family, value),
+            libc::IFA_ADDRESS => address = ip(family, value),
+            libc::IFA_FLAGS => flags = u32_at(value, 0)?,
+            _ => {}
+        }
+    }
+    let address = local.or(address)?;
+    let usable = flags & libc::IFA_F_DADFAILED == 0
+        && (flags & libc::IFA_F_TENTATIVE == 0 || flags & libc::IFA_F_OPTIMISTIC != 0);
+    Some(match message.kind {
+        libc::RTM_NEWADDR => Event::AddressAdded { index, address, prefix_len, usable },
+        _ => Event::AddressRemoved { index, address, prefix_len },
+    })
+}
+
+fn route_event(message: &Message<'_>, own_protocol: u8) -> Option<Event> {
+    // struct rtmsg: family, destination and source length, TOS, table, protocol, scope, type, flags (4).
+    const HEADER: usize = 12;
+    let body = message.body;
+    let family = family(*body.first()?)?;
+    let (destination_len, protocol) = (*body.get(1)?, *body.get(5)?);
+    if u32_at(body, 8)? & CLONED != 0 {
+        return None;
+    }
+    if protocol == own_protocol {
+        return (message.kind == libc::RTM_DELROUTE).then_some(Event::OwnedRemoved);
+    }
+    if destination_len != 0 {
+        return None;
+    }
+    let mut table = u32::from(*body.get(4)?);
+    let mut index = None;
+    for (kind, value) in message.attributes(HEADER) {
+        match kind {
+            libc::RTA_TABLE => table = u32_at(value, 0)?,
+            libc::RTA_OIF => index = u32_at(value, 0),
+            _ => {}
+        }
+    }
+    Some(Event::DefaultRouteChanged { family, index, table })
+}
+
+fn rule_event(message: &Message<'_>, own_protocol: u8) -> Option<Event> {
+    // struct fib_rule_hdr has the length of struct rtmsg.
+    const HEADER: usize = 12;
+    let ours = message
+        .attributes(HEADER)
+        .any(|(kind, value)| kind == FRA_PROTOCOL && value.first() == Some(&own_protocol));
+    ours.then_some(Event::OwnedRemoved)
 }
 
 #[cfg(test)]
