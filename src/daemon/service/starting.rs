@@ -18,7 +18,7 @@ use crate::daemon::desired::{self, Tunnel};
 use crate::daemon::events::{Events, unix_ms};
 use crate::daemon::kernel::KernelBond;
 use crate::daemon::network::{Network, Wanted};
-use crate::daemon::runner::Hook;
+use crate::daemon::runner::{Hook, Runner};
 use crate::daemon::scripts::{Report, Scripts};
 use crate::daemon::server::Server;
 use crate::daemon::servers::Servers;
@@ -43,12 +43,7 @@ impl Daemon {
     /// sudden end if there is a keeper.
     pub async fn start(config: Config, options: &Options, prepared: Prepared) -> Result<Daemon, StartError> {
         // From here on nothing ends the process without cleaning up.
-        let listen = |kind| signal(kind).map_err(StartError::system("signals"));
-        let mut signals = Signals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        };
+        let mut signals = Signals::listen().map_err(StartError::system("signals"))?;
         let (tell, inbox) = mpsc::channel(INBOX);
 
         let globals = &config.globals;
@@ -65,59 +60,30 @@ impl Daemon {
         let endpoint = new_endpoint(&config, &key, clock.as_ref(), started)?;
         let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
         let netlink = Netlink::open()?;
-        let mut outlived = false;
-        let (device, index, mut kernel) = match globals.mode {
-            Mode::User => {
-                let mut tun = Tun::open(&TunOptions::with_offloads(config.bond.ifname.clone(), mtu))?;
-                let (device, index) = (tun.name().to_owned(), index_of(tun.name())?);
-                outlived = keep(&mut tun, index, &netlink, keeper.as_ref()).await;
-                driver.set_tun(tun);
-                (device, index, None)
-            }
-            Mode::Kernel => {
-                let address = enslaving::hardware_address(&key);
-                let bond = KernelBond::make(&config, mtu, address, netlink.clone()).await?;
-                (config.bond.ifname.clone(), bond.index(), Some(bond))
-            }
-        };
+        let device = Device::open(&config, &key, mtu, &netlink, keeper.as_ref(), &mut driver).await?;
+        let Device { name: device, index, mut kernel, outlived } = device;
         let tunnel = Tunnel { index, mtu };
 
-        let ownership = desired::ownership(&config);
-        let watch = Watch::open(ownership.protocol).map_err(StartError::system("netlink"))?;
-        let side = match globals.role {
-            Role::Client => {
-                let client = Client::new(&config, &mut driver, started);
-                Side::Client(client.ok_or_else(|| StartError::Refused(options.config.clone()))?)
-            }
-            Role::Server => Side::Server(Server::new(&config, &mut driver, started)?),
-        };
-        let mut side = side;
+        let watch = Watch::open(globals.route_protocol).map_err(StartError::system("netlink"))?;
+        let mut side = open_side(&config, options, &mut driver, started)?;
         if let Some(kernel) = &mut kernel
             && let Err(error) = enslaving::enslave(kernel, &config, &side, &mut driver).await
         {
             kernel.remove().await;
             return Err(error.into());
         }
-        let mut first = Wanted::default();
-        match &mut side {
-            Side::Client(client) => {
-                placing::place_now(client, &netlink, Some(&runner), globals.route_protocol).await;
-                (first.desired, first.loose_rp_filter) = client.desired(&config, tunnel);
-            }
-            Side::Server(_) => first.desired = desired::server(&config, tunnel),
-        }
-        first.switches = switches(&config, &side);
+        let first = first_wanted(&mut side, &config, &netlink, &runner, tunnel).await;
         let mut firewall = None;
         if globals.role == Role::Server {
             forward(&config);
             firewall = Some(firewall::Keeper::start(firewall::wanted(&config)).await);
         }
-        let saved = globals.control_socket.with_extension("sysctl");
-        let mut reconciler = Reconciler::new(netlink.clone(), ownership);
+        let mut reconciler = Reconciler::new(netlink.clone(), desired::ownership(&config));
         if outlived {
-            log::info!("device {}: kept from a run that did not end in order", config.bond.ifname);
+            log::info!("device {device}: kept from a run that did not end in order");
             reconciler.adopt(tunnel.index).await?;
         }
+        let saved = globals.control_socket.with_extension("sysctl");
         let network = Network::start(reconciler, watch, saved, first).await?;
 
         let mut tick = interval(Duration::from_secs(1));
@@ -190,6 +156,83 @@ impl Daemon {
             }
         }
     }
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// The device that applications see.
+struct Device {
+    name: String,
+    index: u32,
+    /// Set in kernel mode.
+    kernel: Option<KernelBond>,
+    /// It was there before: from a run that did not end in order.
+    outlived: bool,
+}
+
+impl Device {
+    async fn open(
+        config: &Config,
+        key: &Secret,
+        mtu: u16,
+        netlink: &Netlink,
+        keeper: Option<&Keeper>,
+        driver: &mut Driver,
+    ) -> Result<Device, StartError> {
+        let wanted = config.bond.ifname.clone();
+        match config.globals.mode {
+            Mode::User => {
+                let mut tun = Tun::open(&TunOptions::with_offloads(wanted, mtu))?;
+                let (name, index) = (tun.name().to_owned(), index_of(tun.name())?);
+                let outlived = keep(&mut tun, index, netlink, keeper).await;
+                driver.set_tun(tun);
+                Ok(Device { name, index, kernel: None, outlived })
+            }
+            Mode::Kernel => {
+                let address = enslaving::hardware_address(key);
+                let bond = KernelBond::make(config, mtu, address, netlink.clone()).await?;
+                Ok(Device { name: wanted, index: bond.index(), kernel: Some(bond), outlived: false })
+            }
+        }
+    }
+}
+
+fn open_side(config: &Config, options: &Options, driver: &mut Driver, now: Time) -> Result<Side, StartError> {
+    match config.globals.role {
+        Role::Client => {
+            let client = Client::new(config, driver, now);
+            client.map(Side::Client).ok_or_else(|| StartError::Refused(options.config.clone()))
+        }
+        Role::Server => Ok(Side::Server(Server::new(config, driver, now)?)),
+    }
+}
+
+/// What the kernel is to have from the first moment. The client's links are placed for it.
+async fn first_wanted(
+    side: &mut Side,
+    config: &Config,
+    netlink: &Netlink,
+    runner: &Runner,
+    tunnel: Tunnel,
+) -> Wanted {
+    let mut first = Wanted::default();
+    match side {
+        Side::Client(client) => {
+            placing::place_now(client, netlink, Some(runner), config.globals.route_protocol).await;
+            (first.desired, first.loose_rp_filter) = client.desired(config, tunnel);
+        }
+        Side::Server(_) => first.desired = desired::server(config, tunnel),
+    }
+    first.switches = switches(config, side);
+    first
 }
 
 /// Lets the device outlive a sudden end of the daemon. Returns whether it has outlived one.
