@@ -44,7 +44,7 @@ const CUT_HOPE: Duration = Duration::from_secs(6);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// A suspect link is asked oftener at first: it may only have lost all of what it carried last, and how long a burst of
 /// loss lasts may depend on how much is sent into it.
-const SUSPECT_RETRY: Duration = Duration::from_millis(10);
+const SUSPECT_RETRY: Duration = Duration::from_millis(5);
 const SUSPECT_RETRIES: Duration = Duration::from_millis(300);
 const LAST_RETRY: Duration = Duration::from_millis(1_000);
 /// Packets and size of the train that shows a link's rate when it joins.
