@@ -113,6 +113,18 @@ impl Scenario {
         Scenario { name: "shallow2", ..Self::asym2().with(|line| line.with_queue(queue)) }
     }
 
+    /// [`sym2`](Self::sym2) with 10 % random loss, both ways, on the first line.
+    pub fn heavy2() -> Self {
+        let lossy = LinePlan::new(10, 2, 20).with(|line| line.with_loss(0.1));
+        Scenario { name: "heavy2", lines: vec![lossy, LinePlan::new(10, 2, 20)] }
+    }
+
+    /// [`asym2`](Self::asym2) with queues of 5 ms, which a few packets fill.
+    pub fn tight2() -> Self {
+        let queue = QueueLimit::Time(Duration::from_millis(5));
+        Scenario { name: "tight2", ..Self::asym2().with(|line| line.with_queue(queue)) }
+    }
+
     /// [`asym2`](Self::asym2) with queues of a second.
     pub fn bloat2() -> Self {
         let queue = QueueLimit::Time(Duration::from_secs(1));
@@ -139,8 +151,10 @@ impl Scenario {
             Self::leo(),
             Self::burst2(),
             Self::lossy2(),
+            Self::heavy2(),
             Self::reorder2(),
             Self::shallow2(),
+            Self::tight2(),
             Self::bloat2(),
             Self::tiny2(),
         ]
