@@ -31,10 +31,17 @@ const MAX_JITTER: f64 = 0.05;
 const USUAL_CHANGE: f64 = 0.002;
 /// Samples of the jitter that are averaged.
 const JITTER_SAMPLES: u32 = 24;
+/// With so many samples from a quiet link, those of the busy one are not needed.
+const ENOUGH_QUIET: u32 = 3;
 /// Before so many, a sample says nothing about what is usual.
 const FEW_SAMPLES: u32 = 3;
 /// The part of a bend in the delay of a busy link that is taken for jitter: the rest may be our own queue's.
-const BEND_SHARE: f64 = 0.5;
+const BEND_SHARE: f64 = 0.6;
+/// Delays of a busy link are compared at least so far apart, as those of a quiet one are: a report may come every few
+/// milliseconds, within which the air does not change its mood.
+const BEND_SPACING: Duration = Duration::from_millis(20);
+/// So many reports after a train still have its queue in them.
+const AFTER_TRAIN: u32 = 2;
 /// How far the delay is above the smallest on average, in multiples of its mean change: of values spread evenly over a
 /// range, a half and a third of it.
 const NOISE_OF_JITTER: f64 = 1.5;
@@ -125,7 +132,7 @@ pub struct Capacity {
     reference: Option<u32>,
     base: [Windowed<f64>; 2],
     last_delay: [Option<f64>; 2],
-    delay_before: [Option<f64>; 2],
+    bends: [Bend; 2],
     base_met: Time,
     drain_until: Option<Time>,
     /// Queueing delays, newest last.
@@ -141,6 +148,8 @@ pub struct Capacity {
     /// Expected delay of short and long packets, in ticks: without and with the queue of the last report.
     expected: [Option<(u32, u32)>; 2],
     quiet_reports: u32,
+    /// Reports since the last train.
+    since_train: u32,
     samples: VecDeque<Sample>,
     last: Option<(u32, u32)>,
     received: f64,
@@ -163,6 +172,27 @@ pub struct Capacity {
     /// Seconds for which the line has been busy without a break, and bytes delivered in them.
     busy: Option<(f64, f64)>,
     updated: Time,
+}
+
+/// The last delays of a busy link. A queue of ours grows and shrinks steadily; what goes to and fro is the line.
+#[derive(Default)]
+struct Bend {
+    before: Option<f64>,
+    last: Option<(Time, f64)>,
+}
+
+impl Bend {
+    /// Enters a delay. Returns how far the one before it is from the mean of its neighbours.
+    fn enter(&mut self, delay: f64, now: Time) -> Option<f64> {
+        let last = self.last;
+        if last.is_some_and(|(at, _)| now.since(at) < BEND_SPACING) {
+            return None;
+        }
+        self.last = Some((now, delay));
+        let last = last?.1;
+        let before = self.before.replace(last)?;
+        Some((last - (delay + before) / 2.0).abs())
+    }
 }
 
 /// The base delay was moved up, since the path seems to be longer.
@@ -205,7 +235,7 @@ impl Capacity {
             reference: None,
             base: [Windowed::smallest(Duration::from_secs(30)), Windowed::smallest(Duration::from_secs(30))],
             last_delay: [None; 2],
-            delay_before: [None; 2],
+            bends: [Bend::default(), Bend::default()],
             base_met: now,
             drain_until: None,
             queue: VecDeque::new(),
@@ -216,6 +246,7 @@ impl Capacity {
             noise: 0.0,
             expected: [None; 2],
             quiet_reports: 0,
+            since_train: 0,
             samples: VecDeque::new(),
             last: None,
             received: 0.0,
@@ -337,6 +368,7 @@ impl Capacity {
         self.samples.clear();
         self.last = None;
         self.reference = None;
+        self.forget_last_delays();
         self.congested = None;
         self.moved = None;
         self.competition = None;
@@ -349,7 +381,7 @@ impl Capacity {
     pub fn report(&mut self, report: &Report<'_>, context: Context, now: Time) {
         let elapsed = now.since(self.updated).as_secs_f64().min(0.2);
         self.updated = now;
-        self.quiet_reports = if self.was_quiet(report) { self.quiet_reports.saturating_add(1) } else { 0 };
+        self.count_quiet(&context);
         let above = self.enter_delays(report, false, now);
         self.expect();
         let delivered = self.enter_delivery(report, context);
@@ -360,16 +392,25 @@ impl Capacity {
         self.steer(delivery, idle, context, span, elapsed, now);
     }
 
-    /// Little was sent since the last report, so that a change of the delay is not our own queue.
-    fn was_quiet(&self, report: &Report<'_>) -> bool {
-        let Some((ticks, bytes)) = self.last else { return false };
-        let time = f64::from(tick_distance(report.received, ticks)) * TICK_NANOS as f64 / 1e9;
-        f64::from(report.bytes.wrapping_sub(bytes)) < QUIET * self.rate * time
+    /// Counts the reports in a row before which little was sent, so that a change of the delay is not our own queue's.
+    /// What arrived does not tell: little comes also from a line that has just become slower than we send.
+    fn count_quiet(&mut self, context: &Context) {
+        let quiet = context.newest.is_some_and(|(sent, idle)| {
+            self.samples.back().is_some_and(|last| {
+                let time = sent.since(last.sent).as_secs_f64();
+                idle.as_secs_f64() - last.idle > (1.0 - QUIET) * time
+            })
+        });
+        self.quiet_reports = if quiet { self.quiet_reports.saturating_add(1) } else { 0 };
     }
 
     fn enter_delays(&mut self, report: &Report<'_>, training: bool, now: Time) -> Option<f64> {
         // A queue of ours from before may still drain at the first quiet report.
         let quiet = self.quiet_reports >= 2 && self.competition.is_none() && self.congested.is_none();
+        self.since_train = if training { 0 } else { self.since_train.saturating_add(1) };
+        if self.since_train <= AFTER_TRAIN {
+            self.forget_last_delays();
+        }
         let mut above: Option<f64> = None;
         for (class, delay) in [report.short_delay, report.long_delay].into_iter().enumerate() {
             if delay == NO_DELAY {
@@ -378,20 +419,18 @@ impl Capacity {
             let reference = *self.reference.get_or_insert(delay);
             let value = f64::from(tick_distance(delay, reference)) * TICK_NANOS as f64 / 1e9;
             let last = self.last_delay[class].replace(value);
-            let before = std::mem::replace(&mut self.delay_before[class], last);
             if let Some(last) = last.filter(|_| quiet) {
                 // From report to report, not from packet to packet: neighbours in a burst share their fate.
                 self.quiet_samples = (self.quiet_samples + 1).min(JITTER_SAMPLES);
                 self.enter_jitter((value - last).abs());
                 let excess = self.base[class].get().map_or(0.0, |base| (value - base).clamp(0.0, MAX_JITTER));
                 self.noise += (excess - self.noise) / f64::from(self.jitter_samples);
-            } else if let (Some(last), Some(before)) = (last, before)
-                && self.quiet_samples == 0
-                && !training
+                self.bends[class] = Bend::default();
+            } else if self.quiet_samples < ENOUGH_QUIET
+                && self.since_train > AFTER_TRAIN
+                && let Some(bend) = self.bends[class].enter(value, now)
             {
-                // A queue of ours grows and shrinks steadily; what goes to and fro is the line.
-                let bend = BEND_SHARE * (last - (value + before) / 2.0).abs();
-                self.enter_jitter(bend);
+                self.enter_jitter(BEND_SHARE * bend);
                 self.noise = NOISE_OF_JITTER * self.jitter;
             }
             self.base[class].push(value, now);
@@ -414,6 +453,11 @@ impl Capacity {
             self.base_met = now;
         }
         Some(above)
+    }
+
+    fn forget_last_delays(&mut self) {
+        self.last_delay = [None; 2];
+        self.bends = [Bend::default(), Bend::default()];
     }
 
     fn enter_jitter(&mut self, change: f64) {

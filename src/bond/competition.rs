@@ -19,6 +19,8 @@ const INCREASE: f64 = 2.0;
 pub const LEAST_SHARE: f64 = 0.4;
 /// Above this loss, the line is no longer what it was.
 const HIGH_LOSS: f64 = 0.05;
+/// The rate is at most so many times what comes through.
+const AHEAD: f64 = 1.25;
 /// The others are looked for first after so long, and then so often.
 const FIRST_TEST: Duration = Duration::from_millis(1_500);
 const TEST_INTERVAL: Duration = Duration::from_secs(8);
@@ -191,15 +193,18 @@ impl Competition {
         let rtt = sight.rtt.max(0.005);
         if sight.lost {
             if now.since(self.last_cut).as_secs_f64() > rtt {
+                let mut rate = self.rate * DECREASE;
                 if sight.loss > HIGH_LOSS {
-                    self.floor *= DECREASE;
+                    // A line that fades looks at first like one that others fill.
+                    self.floor *= (1.0 - sight.loss).min(DECREASE);
+                    rate = rate.min(AHEAD * sight.delivery);
                 }
-                self.rate = (self.rate * DECREASE).max(self.floor.min(self.rate));
+                self.rate = rate.max(self.floor.min(self.rate));
                 self.last_cut = now;
             }
         } else if sight.full {
             let step = INCREASE * PACKET / rtt;
-            let ceiling = (1.25 * sight.delivery + step).max(self.rate);
+            let ceiling = (AHEAD * sight.delivery + step).max(self.rate);
             self.rate = (self.rate + step * sight.elapsed / rtt).min(ceiling);
         }
         Verdict::Rate(self.rate)

@@ -107,16 +107,17 @@ pub fn measure(options: &Options, rows: &mut Rows) -> io::Result<String> {
         1000.0 * SETTLED,
         100.0 * FULL,
     );
-    for (name, scenario, line) in [
+    let cuts = [
         ("sym2, one line is cut", Scenario::sym2(), 1),
         ("asym2, the quick line is cut", Scenario::asym2(), 0),
         ("asym2, the slow line is cut", Scenario::asym2(), 1),
-    ] {
+    ];
+    for (name, scenario, line) in cuts.into_iter().filter(|(name, ..)| options.wants(name)) {
         cut(options, rows, &mut text, name, &scenario, line)?;
     }
     let slow_first =
         Scenario { lines: vec![LinePlan::new(5, 4, 15), LinePlan::new(8, 1, 50)], ..Scenario::asym2() };
-    for change in [
+    let changes = [
         Change {
             name: "asym2, the quick line falls from 20 to 5 Mbit/s",
             scenario: Scenario::asym2(),
@@ -135,10 +136,11 @@ pub fn measure(options: &Options, rows: &mut Rows) -> io::Result<String> {
             line: 0,
             does: |line| line.delay += Duration::from_millis(25),
         },
-    ] {
-        changed(options, rows, &mut text, &change)?;
+    ];
+    for change in changes.iter().filter(|change| options.wants(change.name)) {
+        changed(options, rows, &mut text, change)?;
     }
-    for scenario in &options.scenarios {
+    for scenario in options.scenarios.iter().filter(|scenario| options.wants(&first_name(scenario))) {
         first(options, rows, &mut text, scenario)?;
     }
     text.push('\n');
@@ -241,8 +243,15 @@ fn changed(options: &Options, rows: &mut Rows, text: &mut String, change: &Chang
         let queue = trace.above_until(at, stop, 50.0, |look| trace.lines[*line][look].1);
         times.push(reached);
         queues.push(queue);
+        let looks: Vec<_> = (0..trace.time.len())
+            .filter(|&look| trace.time[look] >= at - 0.5)
+            .map(|look| {
+                (trace.time[look] - at, trace.lines[*line][look].1, trace.line_rate(*line, look) / 1e6)
+            })
+            .collect();
         rows.add(&json!({
             "kind": "change", "name": name, "run": number, "rate_reached_s": reached, "queue_above_50ms_until_s": queue,
+            "s_queue_ms_mbit": looks,
         }))?;
         println!(
             "{name}, run {number}: followed after {}, queue under 50 ms after {queue:.2} s",
@@ -259,6 +268,10 @@ fn changed(options: &Options, rows: &mut Rows, text: &mut String, change: &Chang
         seconds(median(&mut queues)),
     );
     Ok(())
+}
+
+fn first_name(scenario: &Scenario) -> String {
+    format!("{}, the first download after the start", scenario.name)
 }
 
 fn first(options: &Options, rows: &mut Rows, text: &mut String, scenario: &Scenario) -> io::Result<()> {
@@ -287,8 +300,8 @@ fn first(options: &Options, rows: &mut Rows, text: &mut String, scenario: &Scena
     }
     let _ = writeln!(
         text,
-        "| {}, the first download after the start | until {:.0} % of the sum | {} |",
-        scenario.name,
+        "| {} | until {:.0} % of the sum | {} |",
+        first_name(scenario),
         100.0 * FULL,
         seconds(median(&mut times)),
     );

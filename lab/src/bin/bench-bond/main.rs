@@ -37,7 +37,7 @@ struct Options {
     table: bool,
     changes: bool,
     others: bool,
-    /// Which of the others; empty: all.
+    /// Which of the changes and others, by parts of their names; empty: all.
     cases: Vec<String>,
     out: PathBuf,
     document: Option<PathBuf>,
@@ -61,6 +61,13 @@ fn main() -> ExitCode {
             eprintln!("bench-bond: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Options {
+    /// Whether a case of this name is to be measured.
+    fn wants(&self, name: &str) -> bool {
+        self.cases.is_empty() || self.cases.iter().any(|part| name.contains(part.as_str()))
     }
 }
 

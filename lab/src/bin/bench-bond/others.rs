@@ -142,10 +142,7 @@ pub fn measure(options: &Options, rows: &mut Rows) -> io::Result<String> {
          | lines | TCP | goodput | ping | pause | UDP | |\n| --- | --- | --- | --- | --- | --- | --- |\n",
         options.runs,
     );
-    let wanted = |case: &Case| {
-        options.cases.is_empty() || options.cases.iter().any(|name| case.name.contains(name.as_str()))
-    };
-    for case in cases().iter().filter(|case| wanted(case)) {
+    for case in cases().iter().filter(|case| options.wants(case.name)) {
         let bulk = matches!(case.load, Load::Udp);
         for congestion in options.congestion.iter().take(if bulk { 1 } else { usize::MAX }) {
             let mut runs = Vec::new();
