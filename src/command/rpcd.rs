@@ -63,7 +63,7 @@ pub fn list(out: &mut dyn Write) -> io::Result<u8> {
         "check": { "config": "" },
         "pubkey": {},
         "genkey": { "replace": false },
-        "join": { "line": "", "wan": [""] },
+        "join": { "line": "", "wan": [""], "add": "" },
         "speedtest_start": {},
         "speedtest_status": {},
     });
@@ -342,8 +342,17 @@ fn join(places: &Places, arguments: &Arguments) -> Result<Value, String> {
     // By standard input: the line may hold a secret, and everybody can read a process's arguments.
     let mut program = ourselves()?;
     program.args(["join", "-"]).arg("--config").arg(&places.config);
-    for name in arguments.names("wan")? {
-        program.arg("--wan").arg(name);
+    match arguments.text("add")?.filter(|name| !name.is_empty()) {
+        // Another server beside the one that the bond has, over the same lines.
+        Some(name) if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
+            program.arg("--add").arg(name);
+        }
+        Some(_) => return Err("'add' must be a name for the server: letters, digits and _".into()),
+        None => {
+            for name in arguments.names("wan")? {
+                program.arg("--wan").arg(name);
+            }
+        }
     }
     run_program_on(&mut program, line.as_bytes())
 }

@@ -53,7 +53,7 @@ fn rpcd_learns_every_method_and_the_types_of_its_arguments() {
     let mut out = Vec::new();
     assert_eq!(list(&mut out).unwrap(), 0);
     let methods: Value = serde_json::from_slice(&out).unwrap();
-    assert_eq!(methods["join"], json!({ "line": "", "wan": [""] }));
+    assert_eq!(methods["join"], json!({ "line": "", "wan": [""], "add": "" }));
     let router = Router::new(ROUTER);
     for method in methods.as_object().unwrap().keys() {
         // None may start a program here, and none may panic: each is given an argument of no use.
@@ -91,6 +91,8 @@ fn arguments_are_checked_before_anything_is_done() {
         ("join", json!({ "line": line, "wan": [] }), "1 to 32"),
         ("join", json!({ "line": line, "wan": ["wan", "`reboot`"] }), "names of interfaces"),
         ("join", json!({ "line": line, "wan": "wan" }), "a list of names"),
+        ("join", json!({ "line": line, "add": "--help" }), "letters, digits and _"),
+        ("join", json!({ "line": line, "add": ["second"] }), "must be a string"),
         ("genkey", json!({ "replace": "yes" }), "true or false"),
         ("check", json!({ "config": [] }), "must be a string"),
     ] {

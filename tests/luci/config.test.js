@@ -122,6 +122,50 @@ test('a beginner pastes one line and chooses the lines', { timeout: 60000 }, asy
 	await leave(page);
 });
 
+test('the line of another server comes beside the first', { timeout: 60000 }, async () => {
+	const config = fresh('beside');
+	const lines = [ '203.0.113.1', '203.0.113.2' ].map(address => {
+		/* A folder each, because each has a key of its own there. */
+		const file = path.join(server.state, address, 'server.conf');
+
+		fs.mkdirSync(path.dirname(file));
+		execFileSync(PROGRAM, [ 'server', 'init', '--no-start', '--address', address, '--config', file ]);
+
+		return execFileSync(PROGRAM, [ 'server', 'add-peer', 'home', '--line', '--config', file ], { encoding: 'utf8' }).trim();
+	});
+
+	execFileSync(PROGRAM, [ 'join', lines[0], '--wan', 'wan', '--config', config ]);
+	server.answers.restart = () => ({ ok: true, message: '' });
+
+	const first = section(config, 'interface');
+	const page = await setUp(config);
+	const card = page.locator('.bd-join');
+
+	await card.locator('summary').click();
+	await card.locator('textarea').fill(lines[1]);
+	await card.getByLabel('Keep the present server').check();
+	assert.equal(await card.locator('.bd-wans').isVisible(), false, 'the lines stay as they are');
+
+	const name = card.getByLabel('Name of the server');
+
+	assert.equal(await name.inputValue(), 'server2');
+	await name.fill('not a name');
+	await card.getByRole('button', { name: 'Join' }).click();
+	await until('the name is refused', async () => /letters, digits/.test(await card.locator('[role=status]').textContent()));
+
+	await name.fill('second');
+	await picture(page, 'config-beside');
+	await card.getByRole('button', { name: 'Join' }).click();
+	await until('it has joined', async () => /has joined/.test(await card.locator('[role=status]').textContent()), 20, () => card.innerText());
+
+	const second = section(config, 'server');
+
+	assert.equal(second['.name'], 'second');
+	assert.deepEqual([ second.server ].flat(), [ '203.0.113.2' ]);
+	assert.deepEqual(section(config, 'interface'), first, 'the first server is as it was');
+	await leave(page);
+});
+
 test('every option of the schema has a field with a title and its help', { timeout: 60000 }, async () => {
 	const config = fresh('all');
 

@@ -100,7 +100,7 @@ return baseclass.extend({
 	check: call('check', [ 'config' ]),
 	publicKey: checked('pubkey'),
 	generateKey: checked('genkey', [ 'replace' ]),
-	join: checked('join', [ 'line', 'wan' ]),
+	join: checked('join', [ 'line', 'wan', 'add' ]),
 
 	/* Loads the style once; the theme's own colours are used wherever it has them. */
 	style() {

@@ -231,7 +231,17 @@ return view.extend({
 		const line = E('textarea', { 'rows': 3, 'spellcheck': 'false', 'autocomplete': 'off', 'placeholder': 'bonding://…', 'aria-label': _('The line that the server has printed') });
 		const boxes = lines.map(({ name, way, used }) => E('input', { 'type': 'checkbox', 'value': name, 'checked': used || (!known && way) ? '' : null }));
 		const result = E('div', { 'class': 'bd-joined', 'role': 'status' });
-		const join = () => this.join(line.value.trim(), boxes.filter(box => box.checked).map(box => box.value), result)
+		const choice = E('div', [
+			E('div', { 'class': 'bd-step' }, [ _('2. Choose the internet lines to join:') ]),
+			E('div', { 'class': 'bd-wans' }, lines.length ? lines.map(({ name, text }, index) =>
+				E('label', [ boxes[index], E('span', [ name, ' ', E('span', { 'class': 'bd-dim' }, [ text ]) ]) ]))
+				: [ E('span', { 'class': 'bd-dim' }, [ _('There is no interface that leads to the internet.') ]) ])
+		]);
+		const name = E('input', { 'type': 'text', 'class': 'cbi-input-text', 'value': this.freeName(), 'aria-label': _('Name of the server') });
+		const beside = E('input', { 'type': 'checkbox', 'change': ({ target }) => {
+			choice.hidden = target.checked;
+		} });
+		const join = () => this.join(line.value.trim(), boxes.filter(box => box.checked).map(box => box.value), beside.checked ? name.value.trim() : null, result)
 			.then(() => {
 				line.value = '';
 			})
@@ -241,10 +251,10 @@ return view.extend({
 			E('summary', [ known ? _('Join another server with one line') : _('Join a server with one line') ]),
 			E('div', { 'class': 'bd-step' }, [ _('1. On the server, "bonding server add-peer NAME" prints a line. Paste it here:') ]),
 			line,
-			E('div', { 'class': 'bd-step' }, [ _('2. Choose the internet lines to join:') ]),
-			E('div', { 'class': 'bd-wans' }, lines.length ? lines.map(({ name, text }, index) =>
-				E('label', [ boxes[index], E('span', [ name, ' ', E('span', { 'class': 'bd-dim' }, [ text ]) ]) ]))
-				: [ E('span', { 'class': 'bd-dim' }, [ _('There is no interface that leads to the internet.') ]) ]),
+			uci.sections(CONFIG, 'interface').some(section => section.public_key) ? E('div', { 'class': 'bd-step' }, [
+				E('label', [ beside, ' ', _('Keep the present server, and go to this one when it does not answer. Name of this one:') ]), ' ', name
+			]) : '',
+			choice,
 			E('div', { 'class': 'bd-actions' }, [
 				E('button', { 'class': 'btn cbi-button cbi-button-apply', 'click': ui.createHandlerFn(this, join) }, [ _('Join') ])
 			]),
@@ -252,17 +262,34 @@ return view.extend({
 		]);
 	},
 
-	/* Has the daemon read the line and write the configuration; then starts it if it does not run. */
-	join(line, wans, result) {
+	/* For a server beside those that are set up. */
+	freeName() {
+		const taken = uci.sections(CONFIG).map(section => section['.name']);
+		let number = 2;
+
+		while (taken.includes(`server${number}`))
+			number++;
+
+		return `server${number}`;
+	},
+
+	/*
+	 * Has the daemon read the line and write the configuration; then starts it if it does not run. With a name the
+	 * line's server comes beside those that are set up, over the same lines.
+	 */
+	join(line, wans, name, result) {
 		dom.content(result, null);
 
 		if (!/^bonding:\/\/\S+$/.test(line))
 			return Promise.reject(new Error(_('This is not the line of a server: it starts with bonding:// and is in one piece.')));
 
-		if (!wans.length)
+		if (name != null && !/^\w+$/.test(name))
+			return Promise.reject(new Error(_('The name of a server has letters, digits and _ only.')));
+
+		if (name == null && !wans.length)
 			return Promise.reject(new Error(_('Choose at least one line.')));
 
-		return bond.join(line, wans).then(answer => bond.status(0x7fffffff)
+		return bond.join(line, wans, name).then(answer => bond.status(0x7fffffff)
 			.then(status => status.running ? null : bond.restart())
 			.then(() => {
 				dom.content(result, E('div', { 'class': 'alert-message success' }, [
