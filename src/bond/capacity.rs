@@ -5,14 +5,19 @@
 //! it drains. Short and long packets have base delays of their own, since serialisation at 1 Mbit/s takes 12 ms. The
 //! idea is that of delay-based congestion control (TCP Vegas; RFC 6817, LEDBAT; BBR's delivery rate).
 
+mod delay;
+mod path;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Time;
-use super::competition::{self, Competition, Sight, Verdict};
+use super::competition::{Competition, Sight, Verdict};
 use super::random_loss::{Advice, Observation, RandomLoss};
 use super::window::Windowed;
-use super::wire::{NO_DELAY, Report, TICK_NANOS, tick_distance};
+use super::wire::{Report, TICK_NANOS, tick_distance};
+use delay::Bend;
+use path::{Congestion, Moved};
 
 /// The rate of a link of which nothing is known, in bytes a second (1 Mbit/s).
 pub const INITIAL_RATE: f64 = 125_000.0;
@@ -25,43 +30,12 @@ const MIN_TARGET: f64 = 0.004;
 /// The aimed-at queue in packets of the line.
 const TARGET_PACKETS: f64 = 0.7;
 const PACKET: f64 = 1500.0;
-/// A single change of the delay counts as jitter up to this, in seconds.
-const MAX_JITTER: f64 = 0.05;
-/// Nor does the queue of others that has come between two reports: so much and three times the jitter are believed.
-const USUAL_CHANGE: f64 = 0.002;
-/// Samples of the jitter that are averaged.
-const JITTER_SAMPLES: u32 = 24;
-/// With so many samples from a quiet link, those of the busy one are not needed.
-const ENOUGH_QUIET: u32 = 3;
-/// Before so many, a sample says nothing about what is usual.
-const FEW_SAMPLES: u32 = 3;
-/// The part of a bend in the delay of a busy link that is taken for jitter: the rest may be our own queue's.
-const BEND_SHARE: f64 = 0.6;
-/// Delays of a busy link are compared at least so far apart, as those of a quiet one are: a report may come every few
-/// milliseconds, within which the air does not change its mood.
-const BEND_SPACING: Duration = Duration::from_millis(20);
-/// So many reports after a train still have its queue in them.
-const AFTER_TRAIN: u32 = 2;
-/// How far the delay is above the smallest on average, in multiples of its mean change: of values spread evenly over a
-/// range, a half and a third of it.
-const NOISE_OF_JITTER: f64 = 1.5;
-/// A link is quiet below this share of its rate.
-const QUIET: f64 = 0.3;
 /// The share of delay jitter that the queue may add to the target.
 const TARGET_JITTER: f64 = 0.3;
 /// The part of a train's rate to begin with.
 const SEED_SHARE: f64 = 0.85;
-/// It is believed up to so many times what the link has delivered since.
-const SEED_TRUST: f64 = 3.0;
 /// After a train the rate is about known, so it grows carefully at first.
 const SEEDED_DOUBLING: f64 = 0.3;
-/// Time in which the smallest delay is looked for, in multiples of the jitter,
-const QUEUE_SPAN_JITTER: f64 = 12.0;
-/// and how far above the base the smallest is on average without a queue, as a part of the noise.
-const NOISE_IN_MINIMUM: f64 = 0.35;
-/// A delay that changes by so much from one time to the next is so much above the smallest at the most: half of a range
-/// whose values differ by a third of it on average, and as much again.
-const NOISE_PER_JITTER: f64 = 3.0;
 /// A queue that has grown by this many seconds before it is noticed does little harm.
 const HARMLESS: f64 = 0.025;
 const MIN_GAIN: f64 = 0.04;
@@ -77,20 +51,12 @@ const FOLLOW: f64 = 0.04;
 const FULL_IDLE: f64 = 0.12;
 /// A base delay that was not met for so long is looked for by letting the queue drain.
 const BASE_STALE: Duration = Duration::from_secs(8);
-/// So much more than the queue must have drained in theory before it is taken for none.
-const DRAIN_PROOF: f64 = 1.3;
 /// A queue is above the target by this many times the noise of the delay before the line is taken to be busy.
 const BUSY_NOISE: f64 = 2.5;
 /// Length of the busy time whose rate is measured, in seconds.
 const BUSY_SPAN: f64 = 0.1;
 /// A rate this much above that of the busy line is too high.
 const TOO_FAST: f64 = 1.15;
-/// A base that has to move up twice within this time is not the path's.
-const MOVED_AGAIN: Duration = Duration::from_secs(4);
-/// A queue that grows by more than this (in seconds) while ours must drain is not ours.
-const RISING: f64 = 0.010;
-/// Provided that this part of it should have drained.
-const RISING_PROOF: f64 = 0.8;
 const HISTORY: usize = 256;
 /// A queue that was reported longer ago than this is taken to have drained.
 const FRESH: Duration = Duration::from_millis(200);
@@ -172,53 +138,6 @@ pub struct Capacity {
     /// Seconds for which the line has been busy without a break, and bytes delivered in them.
     busy: Option<(f64, f64)>,
     updated: Time,
-}
-
-/// The last delays of a busy link. A queue of ours grows and shrinks steadily; what goes to and fro is the line.
-#[derive(Default)]
-struct Bend {
-    before: Option<f64>,
-    last: Option<(Time, f64)>,
-}
-
-impl Bend {
-    /// Enters a delay. Returns how far the one before it is from the mean of its neighbours.
-    fn enter(&mut self, delay: f64, now: Time) -> Option<f64> {
-        let last = self.last;
-        if last.is_some_and(|(at, _)| now.since(at) < BEND_SPACING) {
-            return None;
-        }
-        self.last = Some((now, delay));
-        let last = last?.1;
-        let before = self.before.replace(last)?;
-        Some((last - (delay + before) / 2.0).abs())
-    }
-}
-
-/// The base delay was moved up, since the path seems to be longer.
-struct Moved {
-    at: Time,
-    /// What it was before.
-    bases: [Option<f64>; 2],
-    /// And the rate.
-    rate: f64,
-}
-
-struct Congestion {
-    since: Time,
-    /// The rate before it was lowered.
-    rate: f64,
-    worst: f64,
-    /// Seconds of queue that should have gone by now.
-    drained: f64,
-    /// The queue when what is done began to show, and `drained` by then.
-    shown: Option<(f64, f64)>,
-}
-
-impl Congestion {
-    fn new(queue: f64, rate: f64, now: Time) -> Self {
-        Congestion { since: now, rate, worst: queue, drained: 0.0, shown: None }
-    }
 }
 
 impl Capacity {
@@ -392,81 +311,6 @@ impl Capacity {
         self.steer(delivery, idle, context, span, elapsed, now);
     }
 
-    /// Counts the reports in a row before which little was sent, so that a change of the delay is not our own queue's.
-    /// What arrived does not tell: little comes also from a line that has just become slower than we send.
-    fn count_quiet(&mut self, context: &Context) {
-        let quiet = context.newest.is_some_and(|(sent, idle)| {
-            self.samples.back().is_some_and(|last| {
-                let time = sent.since(last.sent).as_secs_f64();
-                idle.as_secs_f64() - last.idle > (1.0 - QUIET) * time
-            })
-        });
-        self.quiet_reports = if quiet { self.quiet_reports.saturating_add(1) } else { 0 };
-    }
-
-    fn enter_delays(&mut self, report: &Report<'_>, training: bool, now: Time) -> Option<f64> {
-        // A queue of ours from before may still drain at the first quiet report.
-        let quiet = self.quiet_reports >= 2 && self.competition.is_none() && self.congested.is_none();
-        self.since_train = if training { 0 } else { self.since_train.saturating_add(1) };
-        if self.since_train <= AFTER_TRAIN {
-            self.forget_last_delays();
-        }
-        let mut above: Option<f64> = None;
-        for (class, delay) in [report.short_delay, report.long_delay].into_iter().enumerate() {
-            if delay == NO_DELAY {
-                continue;
-            }
-            let reference = *self.reference.get_or_insert(delay);
-            let value = f64::from(tick_distance(delay, reference)) * TICK_NANOS as f64 / 1e9;
-            let last = self.last_delay[class].replace(value);
-            if let Some(last) = last.filter(|_| quiet) {
-                // From report to report, not from packet to packet: neighbours in a burst share their fate.
-                self.quiet_samples = (self.quiet_samples + 1).min(JITTER_SAMPLES);
-                self.enter_jitter((value - last).abs());
-                let excess = self.base[class].get().map_or(0.0, |base| (value - base).clamp(0.0, MAX_JITTER));
-                self.noise += (excess - self.noise) / f64::from(self.jitter_samples);
-                self.bends[class] = Bend::default();
-            } else if self.quiet_samples < ENOUGH_QUIET
-                && self.since_train > AFTER_TRAIN
-                && let Some(bend) = self.bends[class].enter(value, now)
-            {
-                self.enter_jitter(BEND_SHARE * bend);
-                self.noise = NOISE_OF_JITTER * self.jitter;
-            }
-            self.base[class].push(value, now);
-            if let Some(held) = self.held[class].filter(|held| self.base[class].get() > Some(*held)) {
-                self.base[class].restart(held, now);
-            }
-            let base = self.base[class].get().unwrap_or(value);
-            let excess = value - base;
-            above = Some(above.map_or(excess, |a: f64| a.min(excess)));
-        }
-        let above = above?;
-        self.queue.push_back((now, above));
-        let keep = Duration::from_secs_f64(self.queue_span());
-        while self.queue.len() > 1 && self.queue.front().is_some_and(|(at, _)| now.since(*at) > keep) {
-            self.queue.pop_front();
-        }
-        let smallest = self.queue.iter().map(|(_, q)| *q).fold(f64::INFINITY, f64::min);
-        self.queue_delay = (smallest - NOISE_IN_MINIMUM * self.noise).max(0.0);
-        if self.queue_delay < 0.001 {
-            self.base_met = now;
-        }
-        Some(above)
-    }
-
-    fn forget_last_delays(&mut self) {
-        self.last_delay = [None; 2];
-        self.bends = [Bend::default(), Bend::default()];
-    }
-
-    fn enter_jitter(&mut self, change: f64) {
-        let usual =
-            if self.jitter_samples > FEW_SAMPLES { USUAL_CHANGE + 3.0 * self.jitter } else { MAX_JITTER };
-        self.jitter_samples = (self.jitter_samples + 1).min(JITTER_SAMPLES);
-        self.jitter += (change.min(usual).min(MAX_JITTER) - self.jitter) / f64::from(self.jitter_samples);
-    }
-
     /// Returns the seconds and bytes since the report before.
     fn enter_delivery(&mut self, report: &Report<'_>, context: Context) -> Option<(f64, f64)> {
         let mut delivered = None;
@@ -522,16 +366,6 @@ impl Capacity {
         self.busy
             .filter(|(time, bytes)| *time >= 0.015 && *bytes >= 6.0 * PACKET)
             .map(|(time, bytes)| bytes / time)
-    }
-
-    /// Length of the time of whose delays the smallest counts, in seconds.
-    fn queue_span(&self) -> f64 {
-        0.02 + (QUEUE_SPAN_JITTER * self.jitter).min(0.15)
-    }
-
-    /// The noise without what others queue: a delay above the smallest that hardly changes is no noise.
-    fn own_noise(&self) -> f64 {
-        self.noise.min(NOISE_PER_JITTER * self.jitter)
     }
 
     /// The aimed-at queue, in seconds.
@@ -664,80 +498,6 @@ impl Capacity {
         }
         self.rate += (goal - self.rate) * (1.0 - (-elapsed / FOLLOW).exp());
         self.bound();
-    }
-
-    /// A queue that does not shrink although we send less than the link delivers is no queue: the path has become
-    /// longer, or others keep it filled.
-    fn watch_for_longer_path(
-        &mut self,
-        queue: f64,
-        target: f64,
-        idle: f64,
-        context: Context,
-        elapsed: f64,
-        now: Time,
-    ) {
-        if queue < 1.5 * target + self.jitter {
-            self.congested = None;
-            return;
-        }
-        // What the link was not offered is missing from the queue, too.
-        let deficit = (1.0 - (1.0 - idle) * (self.rate / self.delivery.max(1.0)).min(1.0)).clamp(0.0, 1.0);
-        let (rate, noise) = (self.rate, self.own_noise());
-        let state = self.congested.get_or_insert_with(|| Congestion::new(queue, rate, now));
-        state.worst = state.worst.max(queue);
-        state.drained += deficit * elapsed;
-        if now.since(state.since).as_secs_f64() <= 1.5 * context.rtt + 0.1 {
-            return;
-        }
-        let (shown, drained) = *state.shown.get_or_insert((queue, state.drained));
-        let rising = queue > shown + RISING + noise && state.drained - drained > RISING_PROOF * state.worst;
-        if !rising && state.drained < DRAIN_PROOF * state.worst {
-            return;
-        }
-        if queue < 0.7 * state.worst {
-            *state = Congestion::new(queue, state.rate, now);
-            return;
-        }
-        let before = state.rate;
-        self.congested = None;
-        let bases = [self.base[0].get(), self.base[1].get()];
-        // A path becomes longer once: it does not go on to grow, and not again and again.
-        let again = self.moved.take().filter(|moved| now.since(moved.at) < MOVED_AGAIN);
-        if again.is_none() && !rising {
-            self.moved = Some(Moved { at: now, bases, rate: before });
-            self.move_base(queue - 0.25 * target, now);
-            self.gain = 0.2;
-            // It was lowered for a queue that is none.
-            self.rate = self.rate.max(competition::LEAST_SHARE * self.carried(before));
-            return;
-        }
-        let (bases, before) = again.map_or((bases, before), |moved| (moved.bases, moved.rate.max(before)));
-        for (base, old) in self.base.iter_mut().zip(bases) {
-            if let Some(old) = old {
-                base.restart(old, now);
-            }
-        }
-        self.held = bases;
-        self.competition = Some(Competition::new(before, self.carried(before), now));
-    }
-
-    /// What the line is known to have carried, in bytes a second; `rate` if nothing is. Who has met others from the start
-    /// knows more from the train, unless the air has compressed that.
-    fn carried(&self, rate: f64) -> f64 {
-        let delivered = self.largest.get().unwrap_or(rate);
-        delivered.max(self.seed.min(SEED_TRUST * delivered))
-    }
-
-    /// So much of the delay, in seconds, is no queue.
-    fn move_base(&mut self, shift: f64, now: Time) {
-        for base in &mut self.base {
-            if let Some(value) = base.get() {
-                base.restart(value + shift, now);
-            }
-        }
-        self.queue.iter_mut().for_each(|(_, q)| *q = (*q - shift).max(0.0));
-        self.queue_delay = (self.queue_delay - shift).max(0.0);
     }
 
     /// Now and then the queue is emptied, so that the base delay is not forgotten under lasting load.
