@@ -34,6 +34,8 @@ const PACKET: f64 = 1500.0;
 const TARGET_JITTER: f64 = 0.3;
 /// The part of a train's rate to begin with.
 const SEED_SHARE: f64 = 0.85;
+/// A train that is faster than believed by this factor corrects what is believed.
+const DOUBT: f64 = 1.5;
 /// After a train the rate is about known, so it grows carefully at first.
 const SEEDED_DOUBLING: f64 = 0.3;
 /// A queue that has grown by this many seconds before it is noticed does little harm.
@@ -276,6 +278,19 @@ impl Capacity {
         if !self.known && self.startup {
             self.rate = SEED_SHARE * rate;
             self.doubling = SEEDED_DOUBLING;
+            self.bound();
+        }
+    }
+
+    /// A train of packets arrived so much faster, in bytes a second, than is believed that the belief is in doubt.
+    pub fn is_doubted(&self, rate: f64) -> bool {
+        self.competition.is_none() && SEED_SHARE * rate > DOUBT * self.rate
+    }
+
+    /// Believes a train on a link that had nothing else to learn from.
+    pub fn correct(&mut self, rate: f64) {
+        if self.is_doubted(rate) {
+            self.rate = SEED_SHARE * rate;
             self.bound();
         }
     }

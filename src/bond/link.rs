@@ -59,6 +59,14 @@ const LONG_TRAIN: u8 = 60;
 const TRAIN_LIMIT: Duration = Duration::from_millis(300);
 /// Without one, another train is sent, so often.
 const TRAIN_RETRIES: u8 = 3;
+/// A link that is left out shows its rate by a train after so long,
+const LEFT_OUT: Duration = Duration::from_millis(500);
+/// and again after pauses that grow from the first to the second.
+const FIRST_CHECK: Duration = Duration::from_secs(1);
+const LAST_CHECK: Duration = Duration::from_secs(16);
+/// The train takes at most this many seconds at the believed rate, but has at least so many packets.
+const CHECK_TIME: f64 = 0.04;
+const SHORT_TRAIN: u8 = 4;
 /// A second address of the other end is challenged no more often than this.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
 /// Changes of state that wait to be told, at the most.
@@ -150,6 +158,10 @@ pub struct Link {
     train_until: Option<Time>,
     /// How often it may still be sent again.
     train_retries: u8,
+    /// Since when it gets nothing although packets wait.
+    left_out_since: Option<Time>,
+    /// When it may be checked again, and the pause after that.
+    next_check: (Time, Duration),
     changes: Vec<(LinkState, &'static str)>,
     /// What was in flight when the link lost its path; the other links are to carry it.
     orphans: Vec<Outgoing>,
@@ -188,6 +200,8 @@ impl Link {
             train_left: 0,
             train_until: None,
             train_retries: TRAIN_RETRIES,
+            left_out_since: None,
+            next_check: (now, FIRST_CHECK),
             changes: Vec::new(),
             orphans: Vec::new(),
         }
@@ -342,13 +356,35 @@ impl Link {
         self.train_until = None;
         let seconds = f64::from(ticks.max(1)) * super::wire::TICK_NANOS as f64 / 1e9;
         let rate = f64::from(bytes) / seconds;
-        self.capacity.seed(rate);
-        self.pacer.set_rate(self.capacity.rate());
         // A short train on a quick line, or between two moods of a radio, says little: a longer one follows.
         let packets = (rate * TRAIN_TIME / TRAIN_PACKET as f64) as u8;
-        if packets > TRAIN_LENGTH && !self.capacity.is_known() && self.train_length == TRAIN_LENGTH {
+        let longer = packets > TRAIN_LENGTH && self.train_length <= TRAIN_LENGTH;
+        if longer && (!self.capacity.is_known() || self.capacity.is_doubted(rate)) {
             self.start_train(packets.min(LONG_TRAIN), now);
+        } else if !longer {
+            self.capacity.correct(rate);
         }
+        self.capacity.seed(rate);
+        self.pacer.set_rate(self.capacity.rate());
+    }
+
+    /// Whether the link gets nothing although packets wait, because it is said to add too little. What is believed of it may
+    /// be wrong, and nothing would ever correct that: a train now and then does.
+    pub fn left_out(&mut self, left_out: bool, now: Time) {
+        if !left_out {
+            self.left_out_since = None;
+            return;
+        }
+        let since = *self.left_out_since.get_or_insert(now);
+        let (due, pause) = self.next_check;
+        if self.state != LinkState::Up || self.is_training(now) || now < due.max(since + LEFT_OUT) {
+            return;
+        }
+        let pause = if now.since(due) > LAST_CHECK { FIRST_CHECK } else { pause };
+        self.next_check = (now + pause, (pause * 2).min(LAST_CHECK));
+        // On a slow line even a short train is a long queue.
+        let packets = (self.capacity.rate() as f64 * CHECK_TIME / TRAIN_PACKET as f64) as u8;
+        self.start_train(packets.clamp(SHORT_TRAIN, TRAIN_LENGTH), now);
     }
 
     /// When [`Link::tick`] wants to be called.

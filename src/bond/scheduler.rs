@@ -164,6 +164,13 @@ impl Scheduler {
         candidates.iter().filter(|c| c.priority == first).min_by_key(|c| c.arrival(now)).copied()
     }
 
+    /// Whether `candidate` gets nothing of a backlog because it would add too little to the others of its priority.
+    pub fn leaves_out(candidates: &[Candidate], candidate: &Candidate) -> bool {
+        let tier = || candidates.iter().filter(|c| c.priority == candidate.priority);
+        let quickest = tier().map(|c| c.delay).min().unwrap_or(candidate.delay);
+        !is_worth(candidate, quickest, tier())
+    }
+
     /// How much longer the slowest link that is worth waiting for takes than the quickest.
     pub fn spread(candidates: &[Candidate]) -> Duration {
         let Some(quickest) = candidates.iter().map(|c| c.delay).min() else { return Duration::ZERO };

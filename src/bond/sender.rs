@@ -237,6 +237,7 @@ impl Sender {
                 self.queue.relax(self.links.iter().any(|link| link.may_carry_more(now)));
                 let (quickest, all) = self.round_trips(now);
                 self.queue.set_round_trip(all, self.repairs.enter(lost, quickest, now));
+                self.check_left_out(now);
             }
             Frame::Challenge(token) => {
                 if let Some(link) = self.link(over) {

@@ -644,16 +644,23 @@ fn lines_that_fade_all_the_time_do_not_stop_a_stream_for_long() {
 }
 
 #[test]
-fn random_line_sets_are_worth_at_least_half_of_their_sum() {
-    // A floor against regressions: one CUBIC stream takes longer than this transfer to fill very unequal lines.
-    // The goal is among the targets below.
-    for seed in 0..6 {
+fn random_line_sets_are_worth_most_of_the_optimum() {
+    let mut missed = Vec::new();
+    for seed in 0..24 {
         let scenario = scenarios::random(seed);
         let outcome = transfer(&scenario, &BondConfig::default(), &Plan::new(Side::Server), seed);
         assert!(outcome.efficiency > 0.5, "{scenario:?}: {outcome:?}");
         assert_eq!(outcome.timeouts, 0, "{scenario:?}: {outcome:?}");
+        if outcome.efficiency < OPTIMUM_SHARE {
+            missed.push(format!("random{seed}: {:.2}", outcome.efficiency));
+        }
     }
+    // One CUBIC stream may take longer than this transfer to fill very unequal lines. All of them are among the targets.
+    assert!(missed.len() <= 1, "{missed:#?}");
 }
+
+/// 0.85 of the optimum: 58 to 62 bytes of tunnel and 52 of TCP/IP in 1500.
+const OPTIMUM_SHARE: f64 = 0.85 * 0.925;
 
 /// The figures of the measured bond.
 mod target {
@@ -836,6 +843,46 @@ mod target {
         }
     }
 
+    #[test]
+    fn most_lines_left_out_by_a_wrong_belief_carry_all_after_two_seconds() {
+        let (mut tried, mut missed) = (0, Vec::new());
+        let drawn = (0..20).map(scenarios::random);
+        for scenario in scenarios::named().into_iter().chain(drawn) {
+            for line in 0..scenario.lines.len() {
+                let mut world = endpoint::world(&scenario, &BondConfig::default(), 1);
+                let pair = &scenario.lines[line];
+                let rate = pair.down.rate.expect("limited");
+                let delays = scenario.lines.iter().map(|other| other.down.delay);
+                let later =
+                    delays.min().is_some_and(|least| pair.down.delay > least + Duration::from_millis(20));
+                let quicker = scenario.lines.iter().filter(|other| other.down.delay < pair.down.delay);
+                let quicker: u64 = quicker.filter_map(|other| other.down.rate).sum();
+                // Believed, it is not worth waiting for; known, it is.
+                if !later || rate / 20 * 12 > quicker || rate * 10 < quicker {
+                    continue;
+                }
+                // Whoever measures it while it joins is misled.
+                world.change(line, Side::Server, |config| config.rate = Some(rate / 20));
+                world.run_until_ready();
+                world.run_for(SECOND);
+                world.change(line, Side::Server, |config| config.rate = Some(rate));
+                let packets = (scenario.capacity(Side::Server) / 8.0 / 1400.0 * 1.2) as u64;
+                world.add_udp(UdpConfig { size: 1400, ..UdpConfig::probe(Side::Server, packets) });
+                world.run_for(2 * SECOND);
+                let before = world.line_counters(line, Side::Server).bytes;
+                world.run_for(SECOND);
+                let carried =
+                    (world.line_counters(line, Side::Server).bytes - before) as f64 * 8.0 / rate as f64;
+                tried += 1;
+                if carried < 0.8 {
+                    missed.push(format!("{} line {line}: {carried:.2}", scenario.name));
+                }
+            }
+        }
+        // A short train says little of a line with much jitter.
+        assert!(tried > 10 && missed.len() * 5 < tried, "{} of {tried} missed: {missed:#?}", missed.len());
+    }
+
     /// `SETS` line sets (200), from seed `SEED` (0).
     #[test]
     #[ignore = "target"]
@@ -848,8 +895,7 @@ mod target {
         for seed in first..first + sets {
             let scenario = scenarios::random(seed);
             let outcome = transfer(&scenario, &BondConfig::default(), &Plan::new(Side::Server), seed);
-            // The optimum: 58 to 62 bytes of tunnel and 52 of TCP/IP in 1500.
-            if outcome.efficiency < 0.85 * 0.925 {
+            if outcome.efficiency < OPTIMUM_SHARE {
                 missed.push(format!("random{seed}: {:.2}", outcome.efficiency));
             }
         }

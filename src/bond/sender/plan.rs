@@ -10,7 +10,7 @@ use crate::link::{Link, LinkState};
 use crate::pacer::Pacer;
 use crate::packet::Packet;
 use crate::queue::Via;
-use crate::scheduler::{Candidate, Choice, Head, Scheduler};
+use crate::scheduler::{Candidate, Choice, Head, Policy, Scheduler};
 use crate::wire::{self, Kind, TICK_NANOS, tick_distance};
 use crate::{LinkId, Time};
 
@@ -307,6 +307,17 @@ impl Sender {
         let quickest = self.links.iter().filter(|l| l.is_usable()).filter_map(|l| l.rtt.smallest()).min();
         let quickest = quickest.unwrap_or(Duration::ZERO);
         (quickest, quickest + Scheduler::spread(&self.candidates))
+    }
+
+    /// Has the links that get nothing of a backlog show what they carry.
+    pub(super) fn check_left_out(&mut self, now: Time) {
+        if self.queue.is_empty() || !matches!(self.scheduler.policy(), Policy::Adaptive | Policy::Redundant) {
+            return;
+        }
+        for candidate in &self.candidates {
+            let Some(link) = self.links.iter_mut().find(|l| l.id == candidate.link) else { continue };
+            link.left_out(Scheduler::leaves_out(&self.candidates, candidate), now);
+        }
     }
 
     pub(super) fn quickest(&mut self, now: Time) -> Option<LinkId> {
