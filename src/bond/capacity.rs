@@ -407,7 +407,9 @@ impl Capacity {
 
     fn steer(&mut self, delivery: f64, idle: f64, context: Context, span: f64, elapsed: f64, now: Time) {
         self.peak.push(delivery, now);
-        self.largest.push(delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)), now);
+        // A share of a rate that is only guessed says nothing about the rest.
+        let offered = if self.known { (1.0 - idle).max(LEAST_OFFERED) } else { 1.0 };
+        self.largest.push(delivery / offered, now);
         let target = self.target();
         if self.competition.is_none() {
             self.watch_for_longer_path(self.queue_delay, target, idle, context, elapsed, now);
@@ -446,6 +448,11 @@ impl Capacity {
             && self.rate > TOO_FAST * self.random_loss.sent(busy)
         {
             self.rate = self.random_loss.sent(busy);
+            if !self.known && idle >= FULL_IDLE {
+                // A train that the air had compressed: what followed from its rate does not count.
+                self.congested = None;
+                self.samples.clear();
+            }
             self.startup = false;
             self.known = true;
             self.bound();

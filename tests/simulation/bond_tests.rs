@@ -629,18 +629,30 @@ fn loss_and_short_queues_cost_little() {
 
 #[test]
 fn lines_that_fade_all_the_time_do_not_stop_a_stream_for_long() {
-    let (mut efficiency, mut stale) = (0.0, 0);
+    let (mut efficiency, mut stale, mut gaps) = (0.0, 0, Vec::new());
     for seed in 1..=12 {
         let scenario = scenarios::fading(seed);
         let outcome = transfer(&scenario, &BondConfig::default(), &Plan::new(Side::Server), 1);
-        assert!(outcome.longest_gap < 1_500.0, "{}: {outcome:?}", scenario.name);
+        assert!(outcome.longest_gap < 2_000.0, "{}: {outcome:?}", scenario.name);
         assert!(outcome.timeouts <= 1, "{}: {outcome:?}", scenario.name);
+        gaps.push(outcome.longest_gap);
         efficiency += outcome.efficiency / 12.0;
         stale += outcome.stale;
     }
     assert!(efficiency > 0.78, "{efficiency:.3}");
+    assert!(gaps.iter().filter(|gap| **gap > 1_200.0).count() <= 1, "{gaps:?}");
     // A repair that overtakes what was sent before it makes the receiver drop all of that.
     assert!(stale < 200, "{stale} segments were overtaken");
+}
+
+/// A radio that hands over what it has held back all at once makes a train look ten times as quick as the line.
+#[test]
+fn a_train_that_the_air_has_compressed_is_not_believed_for_long() {
+    for seed in 1..=24 {
+        let scenario = scenarios::lte2();
+        let outcome = transfer(&scenario, &BondConfig::default(), &Plan::new(Side::Server), seed);
+        assert!(outcome.efficiency > 0.84, "seed {seed}: {outcome:?}");
+    }
 }
 
 #[test]

@@ -59,8 +59,10 @@ impl Capacity {
             self.congested = None;
             return;
         }
-        // What the link was not offered is missing from the queue, too.
-        let deficit = (1.0 - (1.0 - idle) * (self.rate / self.delivery.max(1.0)).min(1.0)).clamp(0.0, 1.0);
+        // What the link was not offered is missing from the queue, too. Before it was filled once the rate is that of a
+        // train, which the air may have compressed: a queue can be ours although far less than that is offered.
+        let offered = if self.known { 1.0 - idle } else { 1.0 };
+        let deficit = (1.0 - offered * (self.rate / self.delivery.max(1.0)).min(1.0)).clamp(0.0, 1.0);
         let (rate, noise) = (self.rate, self.own_noise());
         let state = self.congested.get_or_insert_with(|| Congestion::new(queue, rate, now));
         state.worst = state.worst.max(queue);
