@@ -18,7 +18,8 @@ const TRIAL_LIMIT: f64 = 2.0;
 const TRIAL_LEAST: f64 = 0.2;
 /// It sends no less than this part of the rate before.
 const TRIAL_SHARE: f64 = 0.7;
-/// When loss was our own doing, that is the reason for the next one as well, for so long.
+/// When loss was our own doing, that is the reason for the next one as well, for so long, unless it stays although the
+/// rate has fallen as far as in a trial.
 const OURS: Duration = Duration::from_secs(10);
 /// No line is believed to lose more than this by itself.
 const MOST: f64 = 0.3;
@@ -32,7 +33,8 @@ const FORGET: f64 = 15.0;
 pub struct RandomLoss {
     share: f64,
     trial: Option<Trial>,
-    ours_until: Option<Time>,
+    /// Until when loss is our own doing, and the rate when that was found out.
+    ours: Option<(Time, f64)>,
 }
 
 #[derive(Debug)]
@@ -100,7 +102,7 @@ impl RandomLoss {
             if self.explains(loss) {
                 return Advice::Free;
             }
-            if self.ours_until.is_none_or(|until| until <= now) {
+            if self.ours.is_none_or(|(until, then)| until <= now || rate < TRIAL_SHARE * then) {
                 self.trial = Some(Trial { since: now, rate, delivery, loss });
             }
             return Advice::NoMore;
@@ -119,7 +121,7 @@ impl RandomLoss {
             self.share = loss.min(MOST);
             return Advice::Rate(trial.rate);
         }
-        self.ours_until = Some(now + OURS);
+        self.ours = Some((now + OURS, rate));
         Advice::NoMore
     }
 }
@@ -153,6 +155,14 @@ mod tests {
             let mean = run(&mut random, 1e9, lost, 1e6);
             assert!(mean >= 1e6 && random.explains(lost), "{lost}: {mean} {random:?}");
         }
+    }
+
+    /// The delivery of a moment may have been a burst's.
+    #[test]
+    fn a_wrong_verdict_is_doubted_when_the_loss_stays() {
+        let mut random = RandomLoss { ours: Some((Time::from_millis(60_000), 1e6)), ..RandomLoss::default() };
+        let mean = run(&mut random, 1e9, 0.1, 1e6);
+        assert!(mean > 0.5e6 && random.explains(0.1), "{mean} {random:?}");
     }
 
     #[test]
