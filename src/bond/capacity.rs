@@ -407,9 +407,10 @@ impl Capacity {
 
     fn steer(&mut self, delivery: f64, idle: f64, context: Context, span: f64, elapsed: f64, now: Time) {
         self.peak.push(delivery, now);
+        // What would have been delivered if there had always been something to send.
+        let offered = delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED));
         // A share of a rate that is only guessed says nothing about the rest.
-        let offered = if self.known { (1.0 - idle).max(LEAST_OFFERED) } else { 1.0 };
-        self.largest.push(delivery / offered, now);
+        self.largest.push(if self.known { offered } else { delivery }, now);
         let target = self.target();
         if self.competition.is_none() {
             self.watch_for_longer_path(self.queue_delay, target, idle, context, elapsed, now);
@@ -420,7 +421,7 @@ impl Capacity {
         let noise = self.own_noise();
         if let Some(competition) = &mut self.competition {
             let sight = Sight {
-                delivery: delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)),
+                delivery: offered,
                 full,
                 lost: context.lost > 0,
                 loss: self.random_loss.excess(context.loss),
@@ -467,7 +468,7 @@ impl Capacity {
             if queue < target && self.random_loss.explains(context.loss) {
                 let trips = (elapsed / context.rtt.max(0.01)).min(1.0);
                 let grown = self.rate * (trips * self.doubling).exp2();
-                let ceiling = 1.1 * self.doubling.exp2() * delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED));
+                let ceiling = 1.1 * self.doubling.exp2() * offered;
                 self.rate = self.rate.max(grown.min(ceiling));
                 if grown < ceiling {
                     self.doubling = (self.doubling * 1.5f64.powf(trips)).min(1.0);
@@ -476,10 +477,9 @@ impl Capacity {
                 return;
             }
             self.startup = false;
-            self.rate = self.rate.min(delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED)));
+            self.rate = self.rate.min(offered);
         }
         self.known = true;
-        let offered = delivery / (1.0 - idle.min(1.0 - LEAST_OFFERED));
         let advice = if queue < 0.6 * target {
             let (rate, loss, rtt) = (self.rate, context.loss, context.rtt);
             self.random_loss.observe(&Observation { rate, delivery: offered, loss, rtt, elapsed }, now)
