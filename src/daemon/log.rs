@@ -8,9 +8,6 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::io::fault;
 
-/// Where every system's log daemon listens.
-const SOCKET: &str = "/dev/log";
-
 /// Facility `daemon` (RFC 3164, section 4.1.1), at its place in a message's priority.
 const DAEMON: u8 = 3 << 3;
 
@@ -84,7 +81,7 @@ fn priority(level: Level) -> u8 {
 
 /// Sets the log up, once for the whole program. Falls back to standard error where there is no system log.
 pub fn init(syslog: bool, level: LevelFilter) {
-    let system = syslog.then(|| Syslog::open(Path::new(SOCKET))).flatten();
+    let system = syslog.then(|| Syslog::open(Path::new(fault::LOG))).flatten();
     if system.is_some()
         && let Err(error) = fault::report_to_syslog()
     {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 const SIGNALS: [libc::c_int; 2] = [libc::SIGILL, libc::SIGTRAP];
 
 /// Where every system's log daemon listens.
-const LOG: &[u8] = b"/dev/log";
+pub const LOG: &str = "/dev/log";
 
 /// Priority `daemon.crit` and the name of a message (RFC 3164, section 4.1).
 const PRIORITY: &[u8] = b"<26>";
@@ -84,8 +84,8 @@ extern "C" fn last_words(_: libc::c_int, info: *const libc::siginfo_t, _: *const
     // SAFETY: all zeros is a valid `sockaddr_un`.
     let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    for (to, from) in address.sun_path.iter_mut().zip(LOG) {
-        *to = *from as libc::c_char;
+    for (to, from) in address.sun_path.iter_mut().zip(LOG.bytes()) {
+        *to = from as libc::c_char;
     }
     let shown = line.get(PRIORITY.len()..).unwrap_or_default();
     // SAFETY: both calls only read what lives through them, with its right lengths; a wrong descriptor is refused.
