@@ -1,6 +1,8 @@
 //! One end of the bond: all its peers, and the way of every datagram to its peer and session.
 
 mod agenda;
+#[cfg(test)]
+mod greedy_tests;
 mod handshakes;
 #[cfg(test)]
 mod hostile_tests;

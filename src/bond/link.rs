@@ -6,6 +6,7 @@
 
 mod round_trip;
 mod staged;
+mod trains;
 mod validation;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use super::wire::{Frame, Hello, Report};
 use super::{LinkId, Path, Time};
 pub use round_trip::RoundTrip;
 pub use staged::Staged;
+use trains::Trains;
 
 /// What a link is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,25 +50,6 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const SUSPECT_RETRY: Duration = Duration::from_millis(5);
 const SUSPECT_RETRIES: Duration = Duration::from_millis(300);
 const LAST_RETRY: Duration = Duration::from_millis(1_000);
-/// Packets and size of the train that shows a link's rate when it joins.
-const TRAIN_LENGTH: u8 = 10;
-const TRAIN_PACKET: usize = 1_200;
-/// If that train took much less than this many seconds, a second one that should take as long follows, of so many
-/// packets at the most.
-const TRAIN_TIME: f64 = 0.025;
-const LONG_TRAIN: u8 = 60;
-/// A train's answer is waited for so long and two round trips.
-const TRAIN_LIMIT: Duration = Duration::from_millis(300);
-/// Without one, another train is sent, so often.
-const TRAIN_RETRIES: u8 = 3;
-/// A link that is left out shows its rate by a train after so long,
-const LEFT_OUT: Duration = Duration::from_millis(500);
-/// and again after pauses that grow from the first to the second.
-const FIRST_CHECK: Duration = Duration::from_secs(1);
-const LAST_CHECK: Duration = Duration::from_secs(16);
-/// The train takes at most this many seconds at the believed rate, but has at least so many packets.
-const CHECK_TIME: f64 = 0.04;
-const SHORT_TRAIN: u8 = 4;
 /// A second address of the other end is challenged no more often than this.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
 /// Changes of state that wait to be told, at the most.
@@ -151,17 +134,7 @@ pub struct Link {
     next_probe: Option<Time>,
     retry: Duration,
     heard: Time,
-    trains: u8,
-    train_length: u8,
-    train_left: u8,
-    /// When the answer to the last train is waited for no longer.
-    train_until: Option<Time>,
-    /// How often it may still be sent again.
-    train_retries: u8,
-    /// Since when it gets nothing although packets wait.
-    left_out_since: Option<Time>,
-    /// When it may be checked again, and the pause after that.
-    next_check: (Time, Duration),
+    trains: Trains,
     changes: Vec<(LinkState, &'static str)>,
     /// What was in flight when the link lost its path; the other links are to carry it.
     orphans: Vec<Outgoing>,
@@ -195,13 +168,7 @@ impl Link {
             next_probe: None,
             retry: FIRST_RETRY,
             heard: now,
-            trains: 0,
-            train_length: 0,
-            train_left: 0,
-            train_until: None,
-            train_retries: TRAIN_RETRIES,
-            left_out_since: None,
-            next_check: (now, FIRST_CHECK),
+            trains: Trains::new(now),
             changes: Vec::new(),
             orphans: Vec::new(),
         }
@@ -256,7 +223,7 @@ impl Link {
             self.pacer.set_rate(self.capacity.rate());
         }
         if settings.mtu != self.settings.mtu {
-            self.mtu = MtuSearch::new(settings.mtu, now);
+            self.mtu.set_limit(settings.mtu, now);
         }
         if hello != self.hello && hello.is_some() {
             self.hello = hello;
@@ -334,7 +301,7 @@ impl Link {
             loss: self.loss,
             lost: settled.lost,
         };
-        if self.is_training(now) {
+        if self.trains.are_on_their_way(now) {
             self.capacity.report_train(report, now);
         } else {
             self.capacity.report(report, context, now);
@@ -348,45 +315,6 @@ impl Link {
         }
     }
 
-    /// The train `id` arrived: `bytes` in `ticks` after its first packet.
-    pub fn train_reply(&mut self, id: u8, bytes: u32, ticks: u32, now: Time) {
-        if id != self.trains {
-            return;
-        }
-        self.train_until = None;
-        let seconds = f64::from(ticks.max(1)) * super::wire::TICK_NANOS as f64 / 1e9;
-        let rate = f64::from(bytes) / seconds;
-        // A short train on a quick line, or between two moods of a radio, says little: a longer one follows.
-        let packets = (rate * TRAIN_TIME / TRAIN_PACKET as f64) as u8;
-        let longer = packets > TRAIN_LENGTH && self.train_length <= TRAIN_LENGTH;
-        if longer && (!self.capacity.is_known() || self.capacity.is_doubted(rate)) {
-            self.start_train(packets.min(LONG_TRAIN), now);
-        } else if !longer {
-            self.capacity.correct(rate);
-        }
-        self.capacity.seed(rate);
-        self.pacer.set_rate(self.capacity.rate());
-    }
-
-    /// Whether the link gets nothing although packets wait, because it is said to add too little. What is believed of it may
-    /// be wrong, and nothing would ever correct that: a train now and then does.
-    pub fn left_out(&mut self, left_out: bool, now: Time) {
-        if !left_out {
-            self.left_out_since = None;
-            return;
-        }
-        let since = *self.left_out_since.get_or_insert(now);
-        let (due, pause) = self.next_check;
-        if self.state != LinkState::Up || self.is_training(now) || now < due.max(since + LEFT_OUT) {
-            return;
-        }
-        let pause = if now.since(due) > LAST_CHECK { FIRST_CHECK } else { pause };
-        self.next_check = (now + pause, (pause * 2).min(LAST_CHECK));
-        // On a slow line even a short train is a long queue.
-        let packets = (self.capacity.rate() as f64 * CHECK_TIME / TRAIN_PACKET as f64) as u8;
-        self.start_train(packets.clamp(SHORT_TRAIN, TRAIN_LENGTH), now);
-    }
-
     /// When [`Link::tick`] wants to be called.
     pub fn next_tick(&self) -> Option<Time> {
         if !self.orphans.is_empty() {
@@ -395,7 +323,7 @@ impl Link {
         let (overdue, train) = match self.state {
             LinkState::Up => {
                 let oldest = self.flight.oldest_unanswered();
-                (oldest.map(|sent| sent + self.rtt.overdue()), self.train_until)
+                (oldest.map(|sent| sent + self.rtt.overdue()), self.trains.next_timeout())
             }
             LinkState::Suspect => (Some(self.since + self.suspect_limit()), None),
             _ => (None, None),
@@ -416,13 +344,8 @@ impl Link {
                     lost.extend(self.staged.take_all());
                     self.retry = SUSPECT_RETRY;
                     self.next_probe = Some(now);
-                } else if self.train_until.is_some_and(|until| until <= now) {
-                    self.train_until = None;
-                    if let (false, Some(left)) = (self.capacity.is_known(), self.train_retries.checked_sub(1))
-                    {
-                        self.train_retries = left;
-                        self.start_train(TRAIN_LENGTH, now);
-                    }
+                } else {
+                    self.watch_train(now);
                 }
             }
             LinkState::Suspect if now.since(self.since) >= self.suspect_limit() => {
@@ -472,13 +395,7 @@ impl Link {
         if let Some(size) = self.mtu.poll(timeout, now) {
             return Some((Frame::MtuProbe { size }, usize::from(size)));
         }
-        if self.state == LinkState::Up && self.train_left > 0 {
-            let index = self.train_length - self.train_left;
-            self.train_left -= 1;
-            let train = Frame::Train { id: self.trains, index, count: self.train_length };
-            return Some((train, TRAIN_PACKET));
-        }
-        None
+        (self.state == LinkState::Up).then(|| self.trains.poll()).flatten()
     }
 
     /// When [`Link::poll_padded`] has something.
@@ -562,21 +479,7 @@ impl Link {
         self.enter(LinkState::Up, "", now);
         self.next_probe = Some(now);
         self.retry = FIRST_RETRY;
-        if !self.capacity.is_known() {
-            self.start_train(TRAIN_LENGTH, now);
-        }
-    }
-
-    fn start_train(&mut self, length: u8, now: Time) {
-        self.train_until = Some(now + self.rtt.smoothed_or(TRAIN_LIMIT) * 2 + TRAIN_LIMIT);
-        self.trains = self.trains.wrapping_add(1);
-        self.train_length = length;
-        self.train_left = length;
-    }
-
-    /// A train is on its way, so that the delays are not those of the data.
-    fn is_training(&self, now: Time) -> bool {
-        self.train_until.is_some_and(|until| now < until)
+        self.show_rate(now);
     }
 
     fn orphan_flight(&mut self) {

@@ -16,6 +16,9 @@ const PRECISION: u16 = 8;
 /// A found MTU is confirmed, and a larger one tried, this often.
 const CONFIRM: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(600);
+/// A search that starts anew leaves so much time to the last probe: it is the other end that says so often the path is
+/// another one.
+const RESTART_PAUSE: Duration = Duration::from_millis(300);
 
 /// The search on one link.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct MtuSearch {
     bad: u16,
     probe: Option<Probe>,
     next: Time,
+    /// When the last probe was sent.
+    probed: Option<Time>,
     searched: Time,
 }
 
@@ -40,7 +45,8 @@ impl MtuSearch {
     /// A search below `limit`, the user's bound on the outer IP packet.
     pub fn new(limit: Option<u16>, now: Time) -> Self {
         let limit = limit.unwrap_or(MAX_MTU).clamp(576, MAX_MTU);
-        MtuSearch { limit, good: BASE_MTU.min(limit), bad: limit + 1, probe: None, next: now, searched: now }
+        let (good, bad) = (BASE_MTU.min(limit), limit + 1);
+        MtuSearch { limit, good, bad, probe: None, next: now, probed: None, searched: now }
     }
 
     /// The longest IP packet known to come through.
@@ -63,6 +69,7 @@ impl MtuSearch {
         if now < self.next {
             return None;
         }
+        self.probed = Some(now);
         if let Some(probe) = &mut self.probe {
             if probe.tries < TRIES {
                 probe.tries += 1;
@@ -102,7 +109,14 @@ impl MtuSearch {
 
     /// The path is another one: starts anew.
     pub fn restart(&mut self, now: Time) {
-        *self = MtuSearch::new(Some(self.limit), now);
+        self.set_limit(Some(self.limit), now);
+    }
+
+    /// Starts anew below another bound of the user's.
+    pub fn set_limit(&mut self, limit: Option<u16>, now: Time) {
+        let probed = self.probed;
+        let next = probed.map_or(now, |probed| now.max(probed + RESTART_PAUSE));
+        *self = MtuSearch { next, probed, ..MtuSearch::new(limit, now) };
     }
 
     fn fail(&mut self, size: u16, now: Time) {

@@ -181,7 +181,7 @@ impl Ledger {
 
 impl World {
     /// A packet of `end` that is authentic, whatever is in it.
-    fn forge(&mut self, end: usize, link: LinkId, inside: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn forge(&mut self, end: usize, link: LinkId, inside: &[u8]) -> Option<Vec<u8>> {
         let now = self.now;
         let end = &mut self.ends[end];
         let sender = &mut end.endpoint.entries.get_mut(end.peer)?.peer.sender;
@@ -192,7 +192,7 @@ impl World {
         Some(packet)
     }
 
-    fn take(&mut self, end: usize, from: Path, datagram: &mut [u8]) {
+    pub(super) fn take(&mut self, end: usize, from: Path, datagram: &mut [u8]) {
         let (now, length) = (self.now, datagram.len());
         self.ends[end].endpoint.handle_datagrams(from, 3, datagram, length, now, &mut |_, _| ());
     }

@@ -141,7 +141,10 @@ impl Sender {
                 return None;
             }
             let outgoing = self.resends.pop_front()?;
-            self.resent += u64::from(outgoing.attempts > 0);
+            if outgoing.attempts > 0 {
+                self.resent += 1;
+                self.account_limit(length, now);
+            }
             return Some(self.fit(best.link, outgoing, now));
         }
         None
@@ -257,7 +260,8 @@ impl Sender {
         }
     }
 
-    /// A packet, or a copy of one, has left the queue for a link.
+    /// A packet has left the queue for a link, a copy of it goes, or it goes again. What is sent again does not wait for the
+    /// limit, but what is new waits for it.
     fn account_limit(&mut self, length: usize, now: Time) {
         if let Some(limit) = &mut self.limit {
             // With IPv4 outside.
