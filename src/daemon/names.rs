@@ -4,7 +4,7 @@
 //! line whose name servers do not answer holds up nobody. A link that has found nothing uses what another one has found.
 //! What is known is never forgotten for a failure, and what works is not asked for again.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -12,11 +12,10 @@ use tokio::time::timeout;
 use crate::bond::Time;
 use crate::bond::sorted::{SortedMap, SortedSet};
 use crate::net::dns::Answer;
-use crate::net::resolver::{self, Way};
+use crate::net::resolver::{self, LookupError, Way};
 use crate::net::{Prefix, nameservers};
 
-/// How long the system's resolver may take. The C library gives up after 5 s for each of its servers, twice; where the
-/// link's own name servers were asked before, nobody waits for that.
+/// How long the system's name servers may take; less where the link's own were asked before.
 const SYSTEM_DEADLINE: Duration = Duration::from_secs(20);
 const SHORT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -70,18 +69,27 @@ pub async fn lookup(query: &Query) -> Result<Answer, String> {
         Err(why) => why.to_string(),
     };
     let limit = if asked_first { SHORT_DEADLINE } else { SYSTEM_DEADLINE };
-    let others = match timeout(limit, tokio::net::lookup_host((query.name.as_str(), 0))).await {
-        Ok(Ok(found)) => {
-            let addresses: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
-            if !addresses.is_empty() {
-                return Ok(Answer { addresses, ttl: Duration::ZERO });
-            }
-            "the name has no address".to_owned()
-        }
+    let others = match timeout(limit, lookup_anyhow(&query.name)).await {
+        Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the system's resolver does not answer".to_owned(),
     };
     Err(if asked_first { why } else { others })
+}
+
+/// Asks the name servers that every program on this machine asks, one on this machine too, by whatever line.
+async fn lookup_anyhow(name: &str) -> Result<Answer, LookupError> {
+    let (servers, names) = nameservers::everybodys(name);
+    let sources = vec![Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+    let way = Way { servers, sources, ..Way::default() };
+    let mut last = LookupError::NoServer;
+    for name in names {
+        match resolver::lookup(&way, &name).await {
+            Ok(answer) => return Ok(answer),
+            Err(why) => last = why,
+        }
+    }
+    Err(last)
 }
 
 /// Whether a name server of the system may be asked through a link: one with an address of somebody's own network

@@ -1,7 +1,7 @@
 //! What the system's files say of names: `resolv.conf` of name servers, `hosts` of hosts.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 /// Where name servers are listed: usually, and by systemd-resolved, which in the first one names only itself.
@@ -14,8 +14,24 @@ const MAX_FILE: u64 = 64 * 1_024;
 
 /// The system's name servers that are other machines: one on this machine would ask through any line.
 pub fn system() -> Vec<IpAddr> {
-    let lists = RESOLV_CONF.iter().map(|path| listed(&text(path)));
+    let lists = RESOLV_CONF.iter().map(|path| {
+        let mut list = listed(&text(path));
+        list.retain(|address| !address.is_loopback());
+        list
+    });
     lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default()
+}
+
+/// The name servers that every program on this machine asks, and the names that `name` stands for there, in the order in
+/// which they are tried.
+pub fn everybodys(name: &str) -> (Vec<IpAddr>, Vec<String>) {
+    let text = text(RESOLV_CONF[0]);
+    let mut servers = listed(&text);
+    if servers.is_empty() {
+        // So says resolv.conf(5).
+        servers.push(Ipv4Addr::LOCALHOST.into());
+    }
+    (servers, searched(&text, name))
 }
 
 /// The addresses of a name that the system's list of hosts has.
@@ -34,7 +50,17 @@ fn listed(text: &str) -> Vec<IpAddr> {
         let mut words = line.split_whitespace();
         (words.next() == Some("nameserver")).then(|| address(words.next()?)).flatten()
     });
-    servers.filter(|address| !address.is_loopback() && !address.is_unspecified()).collect()
+    servers.filter(|address| !address.is_unspecified()).collect()
+}
+
+/// A name without a dot is looked for in the domains of the last line that names some, and then by itself.
+fn searched(text: &str, name: &str) -> Vec<String> {
+    let domains = text.lines().rev().find_map(|line| {
+        let mut words = line.split_whitespace();
+        matches!(words.next()?, "search" | "domain").then_some(words)
+    });
+    let domains = domains.into_iter().flatten().filter(|_| !name.contains('.'));
+    domains.map(|domain| format!("{name}.{domain}")).chain([name.to_owned()]).collect()
 }
 
 fn hosts_of(text: &str, name: &str) -> Vec<IpAddr> {
@@ -64,8 +90,19 @@ mod tests {
         let text = "# Interface wan\nnameserver 192.0.2.1\n;nameserver 192.0.2.9\nsearch nameserver 192.0.2.8\n\
                     nameserver\t2001:db8::1 # v6\nnameserver fe80::1%eth0\nnameserver 127.0.0.53\nnameserver ::1\n\
                     nameserver\nnameserver host\noptions edns0\n";
-        assert_eq!(listed(text), addresses(&["192.0.2.1", "2001:db8::1", "fe80::1"]));
+        let listed_there = ["192.0.2.1", "2001:db8::1", "fe80::1", "127.0.0.53", "::1"];
+        assert_eq!(listed(text), addresses(&listed_there));
         assert!(listed("").is_empty());
+    }
+
+    #[test]
+    fn domains_to_search() {
+        let text =
+            "search first.example\nnameserver 192.0.2.1\nsearch lan  home.example\n#search never.example\n";
+        assert_eq!(searched(text, "vpn"), ["vpn.lan", "vpn.home.example", "vpn"]);
+        assert_eq!(searched(text, "vpn.example"), ["vpn.example"]);
+        assert_eq!(searched("domain lan\n", "vpn"), ["vpn.lan", "vpn"]);
+        assert_eq!(searched("", "vpn"), ["vpn"]);
     }
 
     #[test]
