@@ -471,7 +471,7 @@ impl Capacity {
                 let ceiling = 1.1 * self.doubling.exp2() * offered;
                 self.rate = self.rate.max(grown.min(ceiling));
                 if grown < ceiling {
-                    self.doubling = (self.doubling * 1.5f64.powf(trips)).min(1.0);
+                    self.doubling = (self.doubling * half_more(trips)).min(1.0);
                 }
                 self.bound();
                 return;
@@ -499,7 +499,7 @@ impl Capacity {
         } else if queue < 0.6 * target {
             let steps = elapsed / (context.rtt + span / 2.0);
             let limit = (HARMLESS / lag).clamp(MIN_GAIN, MAX_GAIN);
-            self.gain = (self.gain * 1.5f64.powf(steps)).min(MAX_GAIN);
+            self.gain = (self.gain * half_more(steps)).min(MAX_GAIN);
             let fast = self.full_rate.get().filter(|rate| self.rate < 0.85 * rate);
             if advice == Advice::NoMore {
                 0.0
@@ -543,4 +543,12 @@ impl Capacity {
         let limit = self.limit.unwrap_or(MAX_RATE).min(MAX_RATE);
         self.rate = self.rate.clamp(MIN_RATE, limit);
     }
+}
+
+/// What has become of 1 when it has grown by half so many `times`, which need not be whole. A power of two takes less than
+/// a tenth of the code of other powers.
+fn half_more(times: f64) -> f64 {
+    // The logarithm of 1.5 to the base 2.
+    const ONE_AND_A_HALF: f64 = 0.584_962_500_721_156_2;
+    (times * ONE_AND_A_HALF).exp2()
 }
