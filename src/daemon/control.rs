@@ -308,9 +308,16 @@ fn group_id(group: &str) -> io::Result<u32> {
     if let Ok(id) = group.parse() {
         return Ok(id);
     }
-    let found = nix::unistd::Group::from_name(group)?;
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no group '{group}'"));
-    found.map(|group| group.gid.as_raw()).ok_or_else(missing)
+    group_in(&std::fs::read_to_string("/etc/group")?, group).ok_or_else(missing)
+}
+
+/// The number of a group in the list of all, see group(5).
+fn group_in(list: &str, group: &str) -> Option<u32> {
+    list.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
 }
 
 #[cfg(test)]
@@ -414,6 +421,15 @@ mod tests {
             }
             assert_eq!(client.join().unwrap(), serde_json::json!({ "ok": true }));
         });
+    }
+
+    #[test]
+    fn groups_by_name() {
+        let list = "root:x:0:\nadm:x:4:syslog,alice\nbroken\nstaff:x:fifty:\n";
+        assert_eq!(group_in(list, "adm"), Some(4));
+        for nobody in ["alice", "broken", "staff", "", "adm:x"] {
+            assert_eq!(group_in(list, nobody), None, "{nobody}");
+        }
     }
 
     #[test]
