@@ -12,6 +12,8 @@ pub mod offload;
 pub mod ping;
 mod port;
 pub mod terminal;
+#[cfg(target_env = "musl")]
+mod thread_name;
 pub mod timer;
 pub mod tun;
 pub mod udp;
