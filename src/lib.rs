@@ -20,6 +20,7 @@ pub use bonding_io as io;
 pub mod command;
 pub mod config;
 pub mod daemon;
+mod json;
 pub mod net;
 
 /// The tests of [`io`] that need the namespaces, devices and addresses of [`net`].

@@ -348,11 +348,8 @@ down takes a link out of the bond until `up` or the next restart; reconnect open
     let [name, action] = words.as_slice() else {
         return Err("link: give its name and up, down or reconnect".into());
     };
-    let action = match action.as_str() {
-        "up" => LinkAction::Up,
-        "down" => LinkAction::Down,
-        "reconnect" => LinkAction::Reconnect,
-        other => return Err(format!("link: '{other}' is not up, down or reconnect").into()),
+    let Some(action) = LinkAction::named(action) else {
+        return Err(format!("link: '{action}' is not up, down or reconnect").into());
     };
     Ok(Invocation::Ask { socket, request: Request::Link { name: name.clone(), action } })
 }

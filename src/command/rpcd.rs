@@ -277,12 +277,8 @@ fn link(places: &Places, arguments: &Arguments) -> Result<Value, String> {
     if !Kind::Name.accepts(name) {
         return Err(format!("'name' is not {}", Kind::Name.expected()));
     }
-    let action = match arguments.needed("action")? {
-        "up" => LinkAction::Up,
-        "down" => LinkAction::Down,
-        "reconnect" => LinkAction::Reconnect,
-        _ => return Err("'action' must be up, down or reconnect".into()),
-    };
+    let action = LinkAction::named(arguments.needed("action")?);
+    let action = action.ok_or("'action' must be up, down or reconnect")?;
     ask_daemon(places, &Request::Link { name: name.to_owned(), action })
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use nix::sys::stat::{Mode, fchmod};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -18,6 +18,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+
+use crate::json::{self, part};
 
 /// Clients that are served at the same time. One more takes the place of the one that has been silent for longest.
 const MAX_CLIENTS: usize = 64;
@@ -33,7 +35,7 @@ const MAX_REPLY: u64 = 16 << 20;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What can be asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "command")]
 pub enum Command {
     /// The state of everything.
@@ -64,8 +66,30 @@ pub enum Command {
     Stop,
 }
 
+impl Command {
+    /// Understands a request, which is how this is serialised.
+    fn read(line: &[u8]) -> Result<Command, json::Error> {
+        let request: Value = serde_json::from_slice(line)?;
+        let action = || request["action"].as_str().and_then(LinkAction::named);
+        Ok(match request["command"].as_str() {
+            Some("status") => Command::Status,
+            Some("events") => Command::Events,
+            Some("routes") => Command::Routes,
+            Some("reload") => Command::Reload,
+            Some("link") => Command::Link {
+                name: part(&request, "name")?,
+                action: action().ok_or(json::Error::Part("action"))?,
+            },
+            Some("speed-test") => Command::SpeedTest,
+            Some("pin") => Command::Pin { port: part(&request, "port")?, link: part(&request, "link")? },
+            Some("stop") => Command::Stop,
+            _ => return Err(json::Error::Part("command")),
+        })
+    }
+}
+
 /// What can be done with a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkAction {
     /// Put it back to use.
@@ -74,6 +98,18 @@ pub enum LinkAction {
     Down,
     /// Open its socket anew.
     Reconnect,
+}
+
+impl LinkAction {
+    /// The action of that name.
+    pub fn named(name: &str) -> Option<LinkAction> {
+        match name {
+            "up" => Some(LinkAction::Up),
+            "down" => Some(LinkAction::Down),
+            "reconnect" => Some(LinkAction::Reconnect),
+            _ => None,
+        }
+    }
 }
 
 /// A request that waits for its answer.
@@ -289,7 +325,7 @@ async fn serve(mut stream: UnixStream, sender: mpsc::Sender<Request>, stage: &At
     let mut line = Vec::new();
     let mut reader = BufReader::with_capacity(512, reader.take(MAX_REQUEST));
     tokio::time::timeout(LIMIT, reader.read_until(b'\n', &mut line)).await??;
-    let reply = match serde_json::from_slice(&line) {
+    let reply = match Command::read(&line) {
         Ok(command) => {
             let (answer, answered) = oneshot::channel();
             stage.store(Client::WAITING, Ordering::Relaxed);
@@ -326,6 +362,38 @@ mod tests {
 
     fn bind(path: &Path) -> Control {
         Control::open(path, None).and_then(Opened::serve).unwrap()
+    }
+
+    #[test]
+    fn requests_are_understood_as_they_are_written() {
+        let link = |action| Command::Link { name: "adsl1".into(), action };
+        for command in [
+            Command::Status,
+            Command::Events,
+            Command::Routes,
+            Command::Reload,
+            link(LinkAction::Up),
+            link(LinkAction::Down),
+            link(LinkAction::Reconnect),
+            Command::SpeedTest,
+            Command::Pin { port: 65_535, link: Some("adsl1".into()) },
+            Command::Pin { port: 1, link: None },
+            Command::Stop,
+        ] {
+            assert_eq!(Command::read(&serde_json::to_vec(&command).unwrap()).unwrap(), command);
+        }
+        for (line, complaint) in [
+            (r#"{"command":"dance"}"#, "'command' is missing or cannot be understood"),
+            (
+                r#"{"command":"link","name":"a","action":"jump"}"#,
+                "'action' is missing or cannot be understood",
+            ),
+            (r#"{"command":"pin","port":65536}"#, "'port' is missing or cannot be understood"),
+            ("[]", "'command' is missing or cannot be understood"),
+            ("", "EOF while parsing a value at line 1 column 0"),
+        ] {
+            assert_eq!(Command::read(line.as_bytes()).unwrap_err().to_string(), complaint, "{line}");
+        }
     }
 
     #[test]

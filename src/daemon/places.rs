@@ -19,7 +19,7 @@ pub async fn resolve_link(
     if let Some(interface) = &link.interface {
         let Some(runner) = runner else { return Ubus::default().resolve(interface).await };
         return match runner.run(Task::Interface { name: interface.clone() }).await {
-            Outcome::Found(resolved) => Ok(resolved),
+            Outcome::Found(answer) => Resolved::from_answer(interface, answer.as_bytes()),
             Outcome::NotFound { nowhere, reason } => Err(ResolveError::Told { nowhere, reason }),
             _ => {
                 let reason = "the process that asks netifd is gone: restart the daemon".to_owned();

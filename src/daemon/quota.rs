@@ -8,11 +8,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::bond::Time;
 use crate::bond::sorted::SortedMap;
 use crate::config::{Link, store};
+use crate::json::{self, FromJson, get};
 
 /// The lasting file's name in `state_dir`.
 pub const NAME: &str = "usage";
@@ -28,12 +30,18 @@ const MAX_ENTRIES: usize = 1_000;
 const WRONG: i64 = 370;
 
 /// What a link has carried in its period.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// First day of the period, in days since 1970.
     pub since: i64,
     /// Bytes on the line, both ways.
     pub bytes: u64,
+}
+
+impl FromJson for Usage {
+    fn from_json(value: &Value) -> Option<Self> {
+        Some(Usage { since: get(value, "since")?, bytes: get(value, "bytes")? })
+    }
 }
 
 /// A link's quota, for the status.
@@ -194,7 +202,7 @@ fn read(path: &Path) -> SortedMap<String, Usage> {
             return SortedMap::new();
         }
     };
-    match serde_json::from_slice::<SortedMap<String, Usage>>(text.as_bytes()) {
+    match json::read::<SortedMap<String, Usage>>(text.as_bytes()) {
         Ok(links) => links.into_iter().take(MAX_ENTRIES).collect(),
         Err(error) => {
             log::warn!("{}: {error}: quotas are counted from zero", path.display());

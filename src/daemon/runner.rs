@@ -20,26 +20,25 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bond::sorted::SortedMap;
-use crate::net::netifd::Resolved;
+use crate::json::{self, FromJson};
 
 /// The hidden subcommand that is this process.
 pub const SUBCOMMAND: &str = "run-scripts";
 
-/// Bytes of a line, at most. The longest is netifd's answer or a script's output, both far below.
-const MAX_LINE: u64 = 256 * 1024;
+/// Bytes of a line, at most. The longest is netifd's answer, 64 KiB before it became a text in JSON.
+const MAX_LINE: u64 = 512 * 1024;
 
 /// Tasks on their way; more wait.
 const PIPELINE: usize = 64;
 
 /// The scripts of the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
     /// `preup`.
     PreUp,
@@ -67,8 +66,7 @@ impl Hook {
 }
 
 /// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Run a script.
     Script {
@@ -91,8 +89,7 @@ pub enum Task {
 }
 
 /// How it went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// There is nothing to run, and nobody asked for it by name.
     Absent,
@@ -103,8 +100,8 @@ pub enum Outcome {
     },
     /// It was run.
     Ran(job::Finished),
-    /// Where netifd has the interface.
-    Found(Resolved),
+    /// What netifd has answered for the interface.
+    Found(String),
     /// netifd could not tell.
     NotFound {
         /// The interface does not exist, as opposed to netifd that does not answer.
@@ -118,16 +115,102 @@ pub enum Outcome {
     NoRunner,
 }
 
-#[derive(Serialize, Deserialize)]
+impl Hook {
+    const ALL: [Hook; 5] = [Hook::PreUp, Hook::Up, Hook::PreDown, Hook::Down, Hook::Link];
+}
+
+impl FromJson for Hook {
+    fn from_json(value: &Value) -> Option<Self> {
+        Hook::ALL.into_iter().find(|hook| value == hook.option())
+    }
+}
+
+/// A task on its way: a line with its number and its parts.
 struct Order {
     id: u32,
     task: Task,
 }
 
-#[derive(Serialize, Deserialize)]
+impl Order {
+    fn line(&self) -> String {
+        let id = self.id;
+        let parts = match &self.task {
+            Task::Script { hook, arguments, environment } => {
+                json!([id, "script", hook.option(), arguments, environment])
+            }
+            Task::Action => json!([id, "action"]),
+            Task::Interface { name } => json!([id, "interface", name]),
+            Task::Configure => json!([id, "configure"]),
+        };
+        format!("{parts}\n")
+    }
+}
+
+impl FromJson for Order {
+    fn from_json(value: &Value) -> Option<Self> {
+        let [id, kind, parts @ ..] = value.as_array()?.as_slice() else { return None };
+        let task = match (kind.as_str()?, parts) {
+            ("script", [hook, arguments, environment]) => Task::Script {
+                hook: FromJson::from_json(hook)?,
+                arguments: FromJson::from_json(arguments)?,
+                environment: FromJson::from_json(environment)?,
+            },
+            ("action", []) => Task::Action,
+            ("interface", [name]) => Task::Interface { name: FromJson::from_json(name)? },
+            ("configure", []) => Task::Configure,
+            _ => return None,
+        };
+        Some(Order { id: FromJson::from_json(id)?, task })
+    }
+}
+
+/// An outcome on its way back.
 struct Answer {
     id: u32,
     outcome: Outcome,
+}
+
+impl Answer {
+    fn line(&self) -> String {
+        let id = self.id;
+        let parts = match &self.outcome {
+            Outcome::Absent => json!([id, "absent"]),
+            Outcome::Refused { reason } => json!([id, "refused", reason]),
+            Outcome::Ran(job::Finished { failure, output, omitted, took_ms }) => {
+                json!([id, "ran", failure, output, omitted, took_ms])
+            }
+            Outcome::Found(answer) => json!([id, "found", answer]),
+            Outcome::NotFound { nowhere, reason } => json!([id, "not-found", nowhere, reason]),
+            Outcome::Configured => json!([id, "configured"]),
+            Outcome::NoRunner => json!([id, "no-runner"]),
+        };
+        format!("{parts}\n")
+    }
+}
+
+impl FromJson for Answer {
+    fn from_json(value: &Value) -> Option<Self> {
+        let [id, kind, parts @ ..] = value.as_array()?.as_slice() else { return None };
+        let outcome = match (kind.as_str()?, parts) {
+            ("absent", []) => Outcome::Absent,
+            ("refused", [reason]) => Outcome::Refused { reason: FromJson::from_json(reason)? },
+            ("ran", [failure, output, omitted, took_ms]) => Outcome::Ran(job::Finished {
+                failure: FromJson::from_json(failure)?,
+                output: FromJson::from_json(output)?,
+                omitted: FromJson::from_json(omitted)?,
+                took_ms: FromJson::from_json(took_ms)?,
+            }),
+            ("found", [answer]) => Outcome::Found(FromJson::from_json(answer)?),
+            ("not-found", [nowhere, reason]) => Outcome::NotFound {
+                nowhere: FromJson::from_json(nowhere)?,
+                reason: FromJson::from_json(reason)?,
+            },
+            ("configured", []) => Outcome::Configured,
+            ("no-runner", []) => Outcome::NoRunner,
+            _ => return None,
+        };
+        Some(Answer { id: FromJson::from_json(id)?, outcome })
+    }
 }
 
 type Request = (Task, oneshot::Sender<Outcome>);
@@ -212,17 +295,15 @@ async fn speak(mut stream: UnixStream, mut inbox: mpsc::Receiver<Request>) {
             request = inbox.recv() => {
                 let Some((task, answer)) = request else { return };
                 next = next.wrapping_add(1);
-                let Ok(mut order) = serde_json::to_vec(&Order { id: next, task }) else { continue };
-                order.push(b'\n');
                 waiting.insert(next, answer);
-                if let Err(error) = writer.write_all(&order).await {
+                if let Err(error) = writer.write_all(Order { id: next, task }.line().as_bytes()).await {
                     return log::error!("the process that runs scripts is gone: {error}");
                 }
             }
             // What was read of a line stays in `line` when the other branch comes first.
             read = limited.read_until(b'\n', &mut line) => {
                 let whole = matches!(read, Ok(1..)) && line.ends_with(b"\n");
-                let answer = whole.then(|| serde_json::from_slice::<Answer>(&line).ok()).flatten();
+                let answer = whole.then(|| json::read::<Answer>(&line).ok()).flatten();
                 let Some(Answer { id, outcome }) = answer else {
                     return log::error!("the process that runs scripts is gone: hooks are not run any more, restart the daemon");
                 };

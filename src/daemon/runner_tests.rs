@@ -67,6 +67,46 @@ fn ran(outcome: Outcome) -> job::Finished {
 }
 
 #[test]
+fn what_is_said_is_understood() {
+    for task in [
+        script(Hook::PreUp, &["a\n\"b\"", ""], &[("MTU", "1400"), ("IP4", "")]),
+        Task::Action,
+        Task::Interface { name: "wan".into() },
+        Task::Configure,
+    ] {
+        let line = Order { id: u32::MAX, task: task.clone() }.line();
+        assert_eq!(line.find('\n'), Some(line.len() - 1), "{line}");
+        let order = json::read::<Order>(line.as_bytes()).unwrap();
+        assert_eq!((order.id, order.task), (u32::MAX, task));
+    }
+    let finished =
+        |failure| job::Finished { failure, output: "\u{fffd}\t".into(), omitted: u64::MAX, took_ms: 7 };
+    for outcome in [
+        Outcome::Absent,
+        Outcome::Refused { reason: "why".into() },
+        Outcome::Ran(finished(None)),
+        Outcome::Ran(finished(Some("exit".into()))),
+        Outcome::Found("{\n}\n".into()),
+        Outcome::NotFound { nowhere: true, reason: "gone".into() },
+        Outcome::Configured,
+        Outcome::NoRunner,
+    ] {
+        let line = Answer { id: 0, outcome: outcome.clone() }.line();
+        assert_eq!(line.find('\n'), Some(line.len() - 1), "{line}");
+        let answer = json::read::<Answer>(line.as_bytes()).unwrap();
+        assert_eq!((answer.id, answer.outcome), (0, outcome));
+    }
+    assert!(
+        Hook::ALL
+            .iter()
+            .all(|hook| json::read::<Hook>(json!(hook.option()).to_string().as_bytes()).unwrap() == *hook)
+    );
+    for nonsense in ["[1,\"action\",2]", "[1]", "[-1,\"action\"]", "[1,\"script\",\"sideways\",[],{}]", "7"] {
+        assert!(json::read::<Order>(nonsense.as_bytes()).is_err(), "{nonsense}");
+    }
+}
+
+#[test]
 fn a_script_gets_arguments_and_a_clean_environment() {
     let place = Place::new("clean", " option up 'DIR/up.sh'\n");
     place.script("up.sh", 0o755, "echo \"$# $1 $2\"; env | sort | grep -v '^_=\\|^PWD=\\|^SHLVL='");

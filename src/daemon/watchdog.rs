@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::bond::Time;
 use crate::config::{self, store};
 use crate::io::ping::{self, TOKEN_BYTES};
+use crate::json::{self, FromJson, get};
 
 /// The longest pause between two actions, unless `watchdog_timeout` is longer.
 const MAX_PAUSE: Duration = Duration::from_secs(3_600);
@@ -56,11 +58,17 @@ pub struct WatchdogStatus {
 }
 
 /// What a daemon leaves to the one that its action starts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Memory {
     actions: u32,
     /// When the last action was, in milliseconds since the system's start.
     at_ms: u64,
+}
+
+impl FromJson for Memory {
+    fn from_json(value: &Value) -> Option<Self> {
+        Some(Memory { actions: get(value, "actions")?, at_ms: get(value, "at_ms")? })
+    }
 }
 
 impl Watchdog {
@@ -194,7 +202,7 @@ impl Watchdog {
     /// Actions before the start, as far as they still matter.
     fn recall(&self, now: Time) -> u32 {
         let known = std::fs::read(&self.memory).ok();
-        let Some(memory) = known.and_then(|text| serde_json::from_slice::<Memory>(&text).ok()) else {
+        let Some(memory) = known.and_then(|text| json::read::<Memory>(&text).ok()) else {
             return 0;
         };
         // Long ago, the bond must have been stopped or have worked in between.

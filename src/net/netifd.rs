@@ -11,22 +11,23 @@ use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::netlink::Netlink;
 use super::snapshot::Interfaces;
 use super::{Error, Family, Prefix, nameservers};
+use crate::json::{self, FromJson, get, part};
 
 /// How long `ubus` may take. It answers within milliseconds unless ubusd hangs.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// How much `ubus` may say, in bytes. An interface's status has one to four KiB.
-const MAX_OUTPUT: usize = 256 * 1024;
+const MAX_OUTPUT: usize = 64 * 1024;
 
 /// Where a link is at the moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
     /// Whether the interface is up.
     pub up: bool,
@@ -36,7 +37,6 @@ pub struct Resolved {
     /// Addresses to send from, the preferred one of each family first.
     pub paths: Vec<Path>,
     /// The interface's name servers, as far as netifd knows them.
-    #[serde(default)]
     pub name_servers: Vec<IpAddr>,
 }
 
@@ -45,10 +45,22 @@ impl Resolved {
     pub fn path(&self, family: Family) -> Option<&Path> {
         self.paths.iter().find(|path| Family::of(path.address) == family)
     }
+
+    /// Takes what netifd has answered for an interface.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be understood.
+    pub fn from_answer(interface: &str, answer: &[u8]) -> Result<Resolved, ResolveError> {
+        parse_status(answer).map_err(|error| ResolveError::Failed {
+            name: interface.to_owned(),
+            reason: format!("its answer cannot be understood: {error}"),
+        })
+    }
 }
 
 /// An address of a link, and how it leads to the internet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
     /// Address to send from.
     pub address: IpAddr,
@@ -138,7 +150,12 @@ impl Ubus {
         Ubus { program: program.into(), ..Self::default() }
     }
 
-    async fn ask(&self, name: &str) -> Result<Resolved, ResolveError> {
+    /// netifd's own answer, which [`Resolved::from_answer`] understands.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn ask(&self, name: &str) -> Result<Vec<u8>, ResolveError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
             return Err(ResolveError::Name(name.to_owned()));
@@ -159,8 +176,7 @@ impl Ubus {
         // UBUS_STATUS_NOT_FOUND, which is what an unknown interface gives.
         const NOT_FOUND: i32 = 4;
         match output {
-            Output { status: Some(0), text } => parse_status(&text)
-                .map_err(|error| failed(format!("its answer cannot be understood: {error}"))),
+            Output { status: Some(0), text } => Ok(text),
             Output { status: Some(NOT_FOUND), .. } => Err(ResolveError::Unknown(name.to_owned())),
             Output { status: Some(code), .. } => Err(failed(format!("'{}' ended with {code}", self.program))),
             Output { status: None, .. } => Err(failed(format!("'{}' was killed", self.program))),
@@ -170,7 +186,7 @@ impl Ubus {
 
 impl InterfaceResolver for Ubus {
     fn resolve<'a>(&'a self, name: &'a str) -> Resolving<'a> {
-        Box::pin(self.ask(name))
+        Box::pin(async { Resolved::from_answer(name, &self.ask(name).await?) })
     }
 }
 
@@ -210,32 +226,6 @@ impl Drop for Killed {
     }
 }
 
-/// The parts of netifd's answer that are used. Everything may be missing.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Status {
-    up: bool,
-    #[serde(rename = "l3_device")]
-    l3_device: Option<String>,
-    device: Option<String>,
-    ipv4_address: Vec<StatusAddress>,
-    ipv6_address: Vec<StatusAddress>,
-    ipv6_prefix_assignment: Vec<StatusAssignment>,
-    route: Vec<StatusRoute>,
-    dns_server: Vec<String>,
-    inactive: Inactive,
-}
-
-/// What netifd knows and has not set, as the default route of an interface with `option defaultroute '0'`, and the name
-/// servers with `option peerdns '0'`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Inactive {
-    route: Vec<StatusRoute>,
-    dns_server: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
 struct StatusAddress {
     address: IpAddr,
     mask: u8,
@@ -243,22 +233,45 @@ struct StatusAddress {
     preferred: Option<i64>,
 }
 
-/// A delegated prefix, of which the interface has taken an address.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct StatusAssignment {
-    local_address: Option<StatusAddress>,
+impl FromJson for StatusAddress {
+    fn from_json(value: &Value) -> Option<Self> {
+        Some(StatusAddress {
+            address: get(value, "address")?,
+            mask: get(value, "mask")?,
+            ptpaddress: get(value, "ptpaddress")?,
+            preferred: get(value, "preferred")?,
+        })
+    }
 }
 
-#[derive(Debug, Deserialize)]
+/// A delegated prefix, of which the interface may have taken an address.
+struct StatusAssignment(Option<StatusAddress>);
+
+impl FromJson for StatusAssignment {
+    fn from_json(value: &Value) -> Option<Self> {
+        get(value, "local-address").map(StatusAssignment)
+    }
+}
+
 struct StatusRoute {
     target: IpAddr,
     mask: u8,
     nexthop: Option<IpAddr>,
-    #[serde(default)]
     metric: u32,
     /// `ADDRESS/LENGTH`, of IPv6 routes by source.
     source: Option<String>,
+}
+
+impl FromJson for StatusRoute {
+    fn from_json(value: &Value) -> Option<Self> {
+        Some(StatusRoute {
+            target: get(value, "target")?,
+            mask: get(value, "mask")?,
+            nexthop: get(value, "nexthop")?,
+            metric: get::<Option<u32>>(value, "metric")?.unwrap_or_default(),
+            source: get(value, "source")?,
+        })
+    }
 }
 
 impl StatusRoute {
@@ -273,17 +286,26 @@ impl StatusRoute {
     }
 }
 
-fn parse_status(text: &[u8]) -> Result<Resolved, serde_json::Error> {
-    let status: Status = serde_json::from_slice(text)?;
+/// Takes from netifd's answer what is used. Everything may be missing.
+fn parse_status(text: &[u8]) -> Result<Resolved, json::Error> {
+    let status: Value = serde_json::from_slice(text)?;
+    if !status.is_object() {
+        return Err(json::Error::Kind);
+    }
+    let routes: Vec<StatusRoute> = part(&status, "route")?;
+    // What netifd knows and has not set, as the default route of an interface with `option defaultroute '0'`, and the name
+    // servers with `option peerdns '0'`.
+    let inactive = &status["inactive"];
+    let inactive_routes: Vec<StatusRoute> = part(inactive, "route")?;
     let gateway = |address: IpAddr| {
-        let active =
-            status.route.iter().filter(|route| route.serves(address)).min_by_key(|route| route.metric);
-        let route = active.or_else(|| status.inactive.route.iter().find(|route| route.serves(address)))?;
+        let active = routes.iter().filter(|route| route.serves(address)).min_by_key(|route| route.metric);
+        let route = active.or_else(|| inactive_routes.iter().find(|route| route.serves(address)))?;
         route.nexthop.filter(|next| !next.is_unspecified())
     };
-    let assigned = status.ipv6_prefix_assignment.iter().filter_map(|a| a.local_address.as_ref());
-    let mut addresses: Vec<&StatusAddress> =
-        status.ipv4_address.iter().chain(&status.ipv6_address).chain(assigned).collect();
+    let mut addresses: Vec<StatusAddress> = part(&status, "ipv4-address")?;
+    addresses.extend(part::<Vec<StatusAddress>>(&status, "ipv6-address")?);
+    let assignments: Vec<StatusAssignment> = part(&status, "ipv6-prefix-assignment")?;
+    addresses.extend(assignments.into_iter().filter_map(|StatusAssignment(address)| address));
     // netifd counts the preferred lifetime down to 0 and keeps the address until it is no longer valid.
     addresses.sort_by_key(|address| address.preferred == Some(0));
     let paths = addresses
@@ -294,13 +316,22 @@ fn parse_status(text: &[u8]) -> Result<Resolved, serde_json::Error> {
             gateway: gateway(address.address).filter(|next| Some(*next) != address.ptpaddress),
         })
         .collect();
-    let known = |servers: &[String]| servers.iter().filter_map(|text| nameservers::address(text)).collect();
-    let mut name_servers: Vec<IpAddr> = known(&status.dns_server);
+    let known = |status: &Value| -> Result<Vec<IpAddr>, json::Error> {
+        let servers: Vec<String> = part(status, "dns-server")?;
+        Ok(servers.iter().filter_map(|text| nameservers::address(text)).collect())
+    };
+    let mut name_servers = known(&status)?;
     // Not for the router's own use, but they answer those who come through the interface.
     if name_servers.is_empty() {
-        name_servers = known(&status.inactive.dns_server);
+        name_servers = known(inactive)?;
     }
-    Ok(Resolved { up: status.up, device: status.l3_device.or(status.device), paths, name_servers })
+    let device: Option<String> = part(&status, "l3_device")?;
+    Ok(Resolved {
+        up: part::<Option<bool>>(&status, "up")?.unwrap_or_default(),
+        device: if device.is_some() { device } else { part(&status, "device")? },
+        paths,
+        name_servers,
+    })
 }
 
 /// Device, address and gateway as the configuration gives them; what it leaves out, the kernel knows.

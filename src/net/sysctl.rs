@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::Family;
 use crate::bond::sorted::SortedMap;
+use crate::json::{self, FromJson};
 
 /// Reverse path filter (`rp_filter`) that only asks whether the source can be reached at all (RFC 3704, section 2.4).
 pub const RP_FILTER_LOOSE: &str = "2";
@@ -32,7 +34,7 @@ pub enum SysctlError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: serde_json::Error,
+        source: json::Error,
     },
 }
 
@@ -73,12 +75,18 @@ pub struct Sysctls {
 }
 
 /// A switch that was changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// Value before.
     pub before: String,
     /// Value that we gave it.
     pub set: String,
+}
+
+impl FromJson for Change {
+    fn from_json(value: &Value) -> Option<Self> {
+        Some(Change { before: json::get(value, "before")?, set: json::get(value, "set")? })
+    }
 }
 
 impl Sysctls {
@@ -91,11 +99,12 @@ impl Sysctls {
     /// a crashed process left there are taken over.
     pub fn with_file(file: PathBuf) -> Result<Self, SysctlError> {
         let changes = match fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text)
+            Ok(text) => json::read::<SortedMap<String, Change>>(&text)
                 .map_err(|source| SysctlError::Saved { path: file.clone(), source })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => SortedMap::new(),
             Err(source) => return Err(SysctlError::Io { path: file, source }),
         };
+        let changes = changes.into_iter().map(|(path, change)| (path.into(), change)).collect();
         Ok(Sysctls { file: Some(file), changes })
     }
 
@@ -180,8 +189,7 @@ impl Sysctls {
                 _ => Ok(()),
             };
         }
-        let text = serde_json::to_vec(&self.changes)
-            .map_err(|source| SysctlError::Saved { path: file.clone(), source })?;
+        let text = serde_json::to_vec(&self.changes).map_err(|error| failed(error.into()))?;
         // A crash between the two leaves the old file or the new one, never half of one.
         let new = file.with_extension("new");
         fs::write(&new, text).and_then(|()| fs::rename(&new, file)).map_err(failed)

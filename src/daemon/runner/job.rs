@@ -13,7 +13,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 
 /// Bytes of output that are kept.
 pub const KEPT_OUTPUT: usize = 4_096;
@@ -25,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const BURIAL: Duration = Duration::from_secs(2);
 
 /// How a program has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
     /// What went wrong, in words; `None` after exit status 0.
     pub failure: Option<String>,

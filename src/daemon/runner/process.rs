@@ -18,7 +18,8 @@ use super::{Answer, Hook, MAX_LINE, Order, Outcome, Task, job, trust};
 use crate::bond::sorted::SortedMap;
 use crate::config::{self, Hooks, Script};
 use crate::io::confine::survive_termination;
-use crate::net::netifd::{InterfaceResolver as _, Ubus};
+use crate::json;
+use crate::net::netifd::Ubus;
 
 /// Where programs are looked for.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -96,7 +97,7 @@ pub(super) fn serve_on(stream: UnixStream, config: &Path) -> io::Result<()> {
             break;
         }
         // Both ends are the same program: whoever cannot be understood is not the daemon.
-        let Ok(order) = serde_json::from_slice::<Order>(&line) else { break };
+        let Ok(order) = json::read::<Order>(&line) else { break };
         let refused = match order.task {
             Task::Script { .. } => scripts.send(order).err(),
             Task::Action => actions.send(order).err(),
@@ -210,10 +211,9 @@ impl State {
     }
 
     fn answer(&self, id: u32, outcome: Outcome) {
-        let Ok(mut line) = serde_json::to_vec(&Answer { id, outcome }) else { return };
-        line.push(b'\n');
+        let line = Answer { id, outcome }.line();
         // Nobody is left to be told when the daemon is gone.
-        let _ = self.answers.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
+        let _ = self.answers.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
     }
 }
 
@@ -245,11 +245,11 @@ fn execute(
 fn ask_netifd(name: &str) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = match runtime {
-        Ok(runtime) => runtime.block_on(Ubus::default().resolve(name)),
+        Ok(runtime) => runtime.block_on(Ubus::default().ask(name)),
         Err(error) => return Outcome::NotFound { nowhere: false, reason: error.to_string() },
     };
     match answer {
-        Ok(resolved) => Outcome::Found(resolved),
+        Ok(answer) => Outcome::Found(String::from_utf8_lossy(&answer).into_owned()),
         Err(error) => Outcome::NotFound { nowhere: error.is_final(), reason: error.to_string() },
     }
 }
