@@ -33,6 +33,8 @@ impl Via {
 /// Acknowledgements that wait for nothing but each other clock out what their sender has to send, so that they are kept
 /// apart unless they wait for so long.
 const ACK_PATIENCE: Duration = Duration::from_millis(10);
+/// Flows that are skipped in one round at the most.
+const MAX_SKIPPED: usize = 64;
 /// Ended flows of which the memory is kept.
 const MAX_ENDED: usize = 16;
 
@@ -284,20 +286,28 @@ impl Queue {
         }
     }
 
-    /// Ends the round in which flows were skipped.
+    /// Ends the round in which flows were skipped. Each keeps its turn, unless there were so many that others have not been
+    /// looked at: then it is theirs.
     pub fn reset_skips(&mut self) {
+        let all_seen = self.skipped.len() < MAX_SKIPPED;
+        if !all_seen {
+            self.skipped.reverse();
+        }
         while let Some((bucket, fresh)) = self.skipped.pop() {
-            if fresh { self.fresh.push_front(bucket) } else { self.old.push_front(bucket) }
+            let list = if fresh { &mut self.fresh } else { &mut self.old };
+            if all_seen { list.push_front(bucket) } else { list.push_back(bucket) }
         }
     }
 
-    /// Lets the present head's flow wait until the next round.
-    pub fn skip_flow(&mut self) {
+    /// Lets the present head's flow wait until the next round. False when this one is to end: with thousands of flows in
+    /// front of a slow line, a look at all of them for every packet that comes would keep a router from everything else.
+    pub fn skip_flow(&mut self) -> bool {
         let (list, fresh) =
             if self.fresh.is_empty() { (&mut self.old, false) } else { (&mut self.fresh, true) };
         if let Some(bucket) = list.pop_front() {
             self.skipped.push((bucket, fresh));
         }
+        self.skipped.len() < MAX_SKIPPED
     }
 
     /// The packet that is next, after CoDel has had its say.

@@ -111,6 +111,25 @@ fn a_skipped_flow_keeps_its_place_and_the_others_go_on() {
     assert!(rig.pop(Time::ZERO).is_none() && rig.queue.is_empty() && rig.queue.bytes() == 0);
 }
 
+#[test]
+fn a_round_through_many_flows_ends_and_the_next_begins_with_the_others() {
+    let mut rig = Rig::new(QueueConfig::default());
+    for flow in 0..150 {
+        rig.push(&udp(flow, 100, 0), Time::ZERO);
+    }
+    let mut seen = Vec::new();
+    for skipped in [64, 64, 64] {
+        rig.queue.reset_skips();
+        for number in 1..=skipped {
+            seen.push(rig.queue.head(Time::ZERO, &mut rig.pool).unwrap().packet[15]);
+            assert_eq!(rig.queue.skip_flow(), number < skipped);
+        }
+    }
+    // A few of them share a bucket.
+    assert!(seen[..140].is_sorted() && seen[150..].is_sorted(), "{seen:?}");
+    assert_eq!(std::iter::from_fn(|| rig.pop(Time::ZERO)).count(), 150);
+}
+
 /// Offers a flow 25 % more than it is served for ten seconds, and returns the delay at the end.
 fn overload(ecn: u8) -> (Duration, u64, u64) {
     let mut rig = Rig::new(QueueConfig::default());

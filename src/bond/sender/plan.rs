@@ -26,6 +26,8 @@ const OFTEN_LOST: u8 = 2;
 const SPARSE_STAGED: u32 = 1_000;
 /// What is said twice comes sooner by more than so many nanoseconds.
 const MUCH_QUICKER: i64 = 5_000_000;
+/// The next round through many flows follows after this.
+const ROUND_PAUSE: Duration = Duration::from_millis(1);
 /// The pacers' deadlines are served no more often than this; their credit makes up for it.
 const WAKE_INTERVAL: Duration = Duration::from_micros(300);
 
@@ -56,7 +58,9 @@ impl Sender {
             let facts = Head { hash: info.hash, waited, sparse };
             self.find_candidates(length, now);
             if let Err(link) = self.keep_to(pinned) {
-                self.hold_or_drop(link);
+                if !self.hold_or_drop(link) {
+                    return self.end_round(now);
+                }
                 continue;
             }
             self.classes.restrict(info.class, &mut self.candidates);
@@ -66,7 +70,9 @@ impl Sender {
                 Choice::Send(id) | Choice::Stage(id) => id,
                 Choice::Wait(until) => {
                     self.wake_at(until.max(now + WAKE_INTERVAL));
-                    self.queue.skip_flow();
+                    if !self.queue.skip_flow() {
+                        return self.end_round(now);
+                    }
                     continue;
                 }
             };
@@ -164,14 +170,23 @@ impl Sender {
         }
     }
 
-    /// The queue's head belongs to a link that cannot take it: waits while that is only suspect, otherwise drops it.
-    fn hold_or_drop(&mut self, link: LinkId) {
+    /// The queue's head belongs to a link that cannot take it: waits while that is only suspect, otherwise drops it. False
+    /// when the round is over.
+    fn hold_or_drop(&mut self, link: LinkId) -> bool {
         if self.links.iter().any(|l| l.id == link && l.state() == LinkState::Suspect) {
-            self.queue.skip_flow();
-        } else if let Some((packet, _)) = self.queue.pop() {
+            return self.queue.skip_flow();
+        }
+        if let Some((packet, _)) = self.queue.pop() {
             self.unsent += 1;
             self.pool.put(packet);
         }
+        true
+    }
+
+    /// Many flows wait, and those that were not looked at may have a link that is free.
+    fn end_round<T>(&mut self, now: Time) -> Option<T> {
+        self.wake_at(now + ROUND_PAUSE);
+        None
     }
 
     /// Whether the other end is to deliver a packet behind those of its flow that were sent before. To a bulk of datagrams
