@@ -18,7 +18,7 @@ const WINDOW: u32 = 4_096;
 const REMEMBERED: u32 = 1_024;
 const WORDS: usize = (REMEMBERED / 64) as usize;
 const POOL: usize = 256;
-/// Places behind gaps that all flows have together, at the most: 1.3 MB, whatever a peer sends.
+/// Places behind gaps that all flows have together, at the most: 1.6 MB, whatever a peer sends.
 const MAX_PLACES: usize = 8 * WINDOW as usize;
 /// Places that a flow keeps the memory of when they are empty.
 const SPARE_PLACES: usize = 32;
@@ -92,6 +92,7 @@ pub enum Outcome {
 }
 
 struct Held {
+    sequence: u32,
     /// It waits no longer.
     until: Time,
     /// `None` when it was delivered at once, since its order does not matter.
@@ -104,12 +105,13 @@ struct Flow {
     next: u32,
     /// Which of the [`REMEMBERED`] numbers before `next` came.
     came: [u64; WORDS],
-    /// What came at and after `next`.
-    ahead: VecDeque<Option<Held>>,
+    /// What came after `next`, in the order of its numbers.
+    ahead: VecDeque<Held>,
     /// Length of `ahead` as it is counted in [`Resequencer::places`].
     places: usize,
     /// Packets in `ahead`.
     packets: usize,
+    /// Before this nothing in `ahead` has waited long enough.
     deadline: Option<Time>,
 }
 
@@ -173,18 +175,15 @@ impl Resequencer {
             self.close_gap(bucket, arrival.seq, deliver);
             ahead = self::distance(arrival.seq, self.flow(bucket).next).max(0) as u32;
         }
-        let flow = self.flow(bucket);
-        let index = ahead as usize;
-        if flow.ahead.get(index).is_some_and(Option::is_some) {
+        let Err(place) = self.flow(bucket).find(arrival.seq) else {
             self.duplicates += 1;
             return Outcome::Duplicate;
-        }
-        if index == 0 || patience.is_none() {
+        };
+        if ahead == 0 || patience.is_none() {
             deliver(packet);
         }
-        if index == 0 {
-            flow.ahead.pop_front();
-            flow.pass(true);
+        if ahead == 0 {
+            self.flow(bucket).pass(true);
             self.release(bucket, deliver);
             self.schedule(bucket);
             return Outcome::Delivered;
@@ -195,7 +194,7 @@ impl Resequencer {
             copy
         });
         let until = now + patience.unwrap_or(self.patience.stream);
-        self.place(bucket, index, Held { until, packet: copy }, deliver);
+        self.hold(bucket, place, Held { sequence: arrival.seq, until, packet: copy }, deliver);
         if patience.is_none() {
             return Outcome::Delivered;
         }
@@ -212,21 +211,16 @@ impl Resequencer {
         if ahead < 0 || ahead as u32 >= WINDOW {
             return;
         }
-        let index = ahead as usize;
-        if flow.ahead.get(index).is_some_and(Option::is_some) {
-            return;
-        }
+        let Err(place) = flow.find(seq) else { return };
         self.gaps_given_up += 1;
-        if index == 0 {
-            let flow = self.flow(bucket);
-            flow.ahead.pop_front();
-            flow.pass(false);
+        if ahead == 0 {
+            self.flow(bucket).pass(false);
             self.release(bucket, deliver);
             self.schedule(bucket);
             return;
         }
         let until = now + self.patience.stream;
-        self.place(bucket, index, Held { until, packet: None }, deliver);
+        self.hold(bucket, place, Held { sequence: seq, until, packet: None }, deliver);
     }
 
     /// How long a gap is waited for.
@@ -245,7 +239,7 @@ impl Resequencer {
             if at > now {
                 break;
             }
-            self.give_up_gap(bucket, deliver);
+            self.expire(bucket, now, deliver);
         }
     }
 
@@ -300,32 +294,37 @@ impl Resequencer {
     }
 
     /// Enters what is ahead of a gap; where too much is, the oldest gaps are given up.
-    fn place(&mut self, bucket: u16, index: usize, held: Held, deliver: &mut dyn FnMut(&[u8])) {
+    fn hold(&mut self, bucket: u16, place: usize, held: Held, deliver: &mut dyn FnMut(&[u8])) {
         let waits = held.packet.is_some();
         let flow = self.flow(bucket);
-        if flow.ahead.len() <= index {
-            flow.ahead.resize_with(index + 1, || None);
-        }
-        flow.ahead[index] = Some(held);
+        flow.ahead.insert(place, held);
         flow.packets += usize::from(waits);
         self.held += usize::from(waits);
-        self.count_places(bucket);
-        if self.flow(bucket).deadline.is_none() {
-            self.schedule(bucket);
-        }
+        self.schedule(bucket);
         while self.held > self.max_held || self.places > MAX_PLACES {
             let Some(&(_, oldest)) = self.deadlines.first() else { break };
             self.give_up_gap(oldest, deliver);
         }
     }
 
+    /// Gives up the gaps in front of what has waited long enough.
+    fn expire(&mut self, bucket: u16, now: Time, deliver: &mut dyn FnMut(&[u8])) {
+        let last = self.flow(bucket).ahead.iter().rev().find(|held| held.until <= now);
+        if let Some(last) = last.map(|held| held.sequence) {
+            while distance(last, self.flow(bucket).next) >= 0 {
+                self.give_up_gap(bucket, deliver);
+            }
+        }
+        let earliest = self.flow(bucket).ahead.iter().map(|held| held.until).min();
+        self.set_deadline(bucket, earliest);
+    }
+
     /// Gives up the first gap of a flow and lets go what waited for it.
     fn give_up_gap(&mut self, bucket: u16, deliver: &mut dyn FnMut(&[u8])) {
         let flow = self.flow(bucket);
         let waited = flow.packets > 0;
-        while flow.ahead.front().is_some_and(Option::is_none) {
-            flow.ahead.pop_front();
-            flow.pass(false);
+        if let Some(first) = flow.ahead.front() {
+            flow.skip_to(first.sequence);
         }
         self.gaps_given_up += u64::from(waited);
         self.release(bucket, deliver);
@@ -335,9 +334,7 @@ impl Resequencer {
     /// Makes room for `seq`, which is too far ahead.
     fn close_gap(&mut self, bucket: u16, seq: u32, deliver: &mut dyn FnMut(&[u8])) {
         if self.flow(bucket).ahead.is_empty() {
-            let flow = self.flow(bucket);
-            flow.came = [0; WORDS];
-            flow.next = seq;
+            self.flow(bucket).skip_to(seq);
             self.gaps_given_up += 1;
             return;
         }
@@ -346,11 +343,14 @@ impl Resequencer {
 
     /// Delivers what is in order now.
     fn release(&mut self, bucket: u16, deliver: &mut dyn FnMut(&[u8])) {
-        while let Some(Some(_)) = self.flow(bucket).ahead.front() {
+        loop {
             let flow = self.flow(bucket);
-            let held = flow.ahead.pop_front().flatten();
+            if flow.ahead.front().is_none_or(|held| held.sequence != flow.next) {
+                return;
+            }
+            let Some(held) = flow.ahead.pop_front() else { return };
             flow.pass(true);
-            if let Some(packet) = held.and_then(|held| held.packet) {
+            if let Some(packet) = held.packet {
                 flow.packets -= 1;
                 self.held -= 1;
                 deliver(&packet);
@@ -366,30 +366,52 @@ impl Resequencer {
         self.places = self.places - before + places;
     }
 
-    /// Sets the deadline of a flow's first gap. Also of one in front of packets that were delivered at once: it takes
-    /// memory, and a packet that comes after it is delivered all the same.
+    /// Sees to it that a flow with a gap has a deadline. Also with one in front of packets that were delivered at once: it
+    /// takes memory, and a packet that comes after it is delivered all the same. A deadline may be earlier than anything
+    /// is due, since it stays when a gap is filled: looking through all that waits at every packet would cost too much.
     fn schedule(&mut self, bucket: u16) {
         self.count_places(bucket);
         let flow = self.flow(bucket);
         if flow.ahead.capacity() > SPARE_PLACES.max(2 * flow.ahead.len()) {
             flow.ahead.shrink_to_fit();
         }
-        let old = flow.deadline.take();
-        flow.deadline = flow.ahead.iter().flatten().map(|held| held.until).min();
-        let new = flow.deadline;
-        if old == new {
+        let earliest = || flow.ahead.iter().map(|held| held.until).min();
+        let deadline = flow.deadline.filter(|_| !flow.ahead.is_empty()).or_else(earliest);
+        self.set_deadline(bucket, deadline);
+    }
+
+    fn set_deadline(&mut self, bucket: u16, deadline: Option<Time>) {
+        let old = std::mem::replace(&mut self.flow(bucket).deadline, deadline);
+        if old == deadline {
             return;
         }
         if let Some(old) = old {
             self.deadlines.remove(&(old, bucket));
         }
-        if let Some(new) = new {
+        if let Some(new) = deadline {
             self.deadlines.insert((new, bucket));
         }
     }
 }
 
 impl Flow {
+    /// Where in `ahead` this number is, or would be.
+    fn find(&self, sequence: u32) -> Result<usize, usize> {
+        let from_next = |sequence| distance(sequence, self.next);
+        self.ahead.binary_search_by_key(&from_next(sequence), |held| from_next(held.sequence))
+    }
+
+    /// None of the numbers before this one will come.
+    fn skip_to(&mut self, sequence: u32) {
+        if distance(sequence, self.next) as u32 >= REMEMBERED {
+            self.came = [0; WORDS];
+            self.next = sequence;
+        }
+        while self.next != sequence {
+            self.pass(false);
+        }
+    }
+
     /// The next number has been dealt with.
     fn pass(&mut self, came: bool) {
         let number = self.next;

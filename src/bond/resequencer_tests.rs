@@ -224,7 +224,7 @@ proptest! {
 /// Bytes that the flows take for what is ahead of their gaps.
 fn memory(resequencer: &Resequencer) -> usize {
     let flows = resequencer.flows.iter().flatten();
-    flows.map(|flow| flow.ahead.capacity() * size_of::<Option<Held>>()).sum()
+    flows.map(|flow| flow.ahead.capacity() * size_of::<Held>()).sum()
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn what_is_remembered_of_gaps_is_bounded_however_they_are_made() {
         assert!(resequencer.places > 0);
         resequencer.handle_timeout(Time::from_millis(10_000), &mut |_| ());
         assert_eq!((resequencer.places, resequencer.held(), resequencer.poll_timeout()), (0, 0, None));
-        let spare = BUCKETS * SPARE_PLACES * size_of::<Option<Held>>();
+        let spare = BUCKETS * SPARE_PLACES * size_of::<Held>();
         assert!(memory(&resequencer) <= spare, "{way}: {} bytes are kept", memory(&resequencer));
     }
 }
@@ -267,4 +267,34 @@ fn a_gap_in_front_of_what_was_delivered_at_once_passes_and_its_packet_is_still_w
     assert_eq!(rig.feed(2, false, 120), Outcome::Duplicate);
     assert_eq!(rig.feed(3, false, 120), Outcome::Duplicate);
     assert_eq!(rig.out, [0, 3, 4, 2]);
+}
+
+#[test]
+fn what_is_far_ahead_takes_no_more_than_what_is_near() {
+    let mut rig = Rig::new();
+    rig.feed(0, true, 0);
+    rig.feed(WINDOW, true, 0);
+    rig.resequencer.give_up(1, WINDOW - 1, Time::ZERO, &mut |_| ());
+    assert_eq!(rig.resequencer.places, 2);
+    assert!(memory(&rig.resequencer) <= SPARE_PLACES * size_of::<Held>());
+    assert_eq!(rig.feed(WINDOW + 1, true, 0), Outcome::Delivered, "too far: the gap is given up");
+    assert_eq!(rig.out, [0, WINDOW, WINDOW + 1]);
+    assert_eq!(rig.feed(WINDOW - 2, true, 0), Outcome::Late);
+    assert_eq!(rig.feed(WINDOW, true, 0), Outcome::Duplicate);
+}
+
+#[test]
+fn a_gap_that_was_filled_does_not_shorten_the_wait_for_the_next() {
+    let mut rig = Rig::new();
+    rig.resequencer.set_patience(PATIENCE);
+    for (seq, at) in [(0, 0), (2, 10), (4, 50), (6, 80), (1, 90)] {
+        rig.feed(seq, true, at);
+    }
+    assert_eq!(rig.out, [0, 1, 2]);
+    rig.wait(110);
+    assert_eq!(rig.out, [0, 1, 2], "the first gap's deadline");
+    assert_eq!(rig.resequencer.poll_timeout(), Some(Time::from_millis(150)));
+    rig.wait(180);
+    assert_eq!(rig.out, [0, 1, 2, 4, 6], "both at once");
+    assert_eq!((rig.resequencer.gaps_given_up(), rig.resequencer.poll_timeout()), (2, None));
 }
