@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::status::render;
 use super::text::wrap;
 use crate::daemon::control::{Command, ask};
+use crate::daemon::spawn_blocking;
 use crate::io::terminal;
 
 /// How often it looks.
@@ -36,15 +38,12 @@ pub fn run(socket: &Path, json: bool, colour: bool) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return super::failure(&format!("event loop: {error}")),
     };
-    let code = runtime.block_on(async {
+    runtime.block_on(async {
         match Signals::new() {
             Ok(signals) => watch(socket, json, colour, signals).await,
             Err(error) => super::failure(&format!("signals: {error}")),
         }
-    });
-    // A question that the daemon does not answer is not waited for.
-    runtime.shutdown_background();
-    code
+    })
 }
 
 async fn watch(socket: &Path, json: bool, colour: bool, mut signals: Signals) -> u8 {
@@ -79,9 +78,10 @@ async fn watch(socket: &Path, json: bool, colour: bool, mut signals: Signals) ->
 
 /// Asks on another thread, so that signals are not kept waiting.
 async fn question(socket: &Path) -> io::Result<Value> {
+    let (answer, answered) = oneshot::channel();
     let socket = socket.to_owned();
-    let answer = tokio::task::spawn_blocking(move || ask(&socket, &Command::Status)).await;
-    answer.unwrap_or_else(|error| Err(io::Error::other(error)))
+    spawn_blocking(move || drop(answer.send(ask(&socket, &Command::Status))));
+    answered.await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// `text` over what was on the screen before, without the flicker of an empty one. What does not fit `rows` is left out,

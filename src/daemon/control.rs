@@ -290,9 +290,10 @@ impl Clients {
     fn serve(&mut self, stream: UnixStream, sender: mpsc::Sender<Request>) {
         let stage = Arc::new(AtomicU8::new(Client::ASKING));
         let told = stage.clone();
-        let task = self.tasks.spawn(async move {
+        let work: super::Work = Box::pin(async move {
             let _ = tokio::time::timeout(LIMIT * 2, serve(stream, sender, &told)).await;
         });
+        let task = self.tasks.spawn(work);
         self.connected.push(Client { task, since: Instant::now(), stage });
     }
 

@@ -44,8 +44,18 @@ pub use start::{Options, StartError, run};
 
 use std::pin::Pin;
 
-/// Starts a task. To the runtime all are of one type: its machinery is not built again for each, 1.3 KB on MIPS.
+/// Something that is being done. To the runtime all tasks are of this type: its machinery is not built again for each,
+/// 1.3 KB on MIPS.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Starts a task.
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
-    let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
+    let work: Work = Box::pin(work);
     tokio::spawn(work)
+}
+
+/// Does on a thread of its own what blocks. All are of one type here too.
+pub(crate) fn spawn_blocking(work: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
+    let work: Box<dyn FnOnce() + Send> = Box::new(work);
+    std::thread::spawn(work)
 }

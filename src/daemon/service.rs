@@ -393,7 +393,7 @@ impl Daemon {
         let turned = client.tick(now);
         let used_up = client.meter(&mut self.driver, unix_ms(), now);
         for save in client.quotas_mut().due(now) {
-            tokio::task::spawn_blocking(move || complain(save.write()));
+            super::spawn_blocking(move || complain(save.write()));
         }
         for link in used_up {
             self.event(None, Some(&link), "quota used up", "it is used only while no other link is up");

@@ -132,7 +132,7 @@ impl Responder {
         let mut tasks = Vec::new();
         for address in addresses {
             let listener = listen(device, SocketAddr::new(*address, PORT))?;
-            tasks.push(tokio::spawn(accept(listener, places.clone(), tell.clone(), message)));
+            tasks.push(super::spawn(accept(listener, places.clone(), tell.clone(), message)));
         }
         Ok(Responder { tasks })
     }
@@ -177,7 +177,7 @@ async fn accept<M: Send + 'static>(
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let tell = tell.clone();
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-        tokio::spawn(async move {
+        super::spawn(async move {
             let pin = |link| tell.send(message(Pinning { router, link }));
             if let Some((stream, order)) = request(stream).await {
                 if order.link.is_some() {

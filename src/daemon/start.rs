@@ -137,13 +137,10 @@ fn serve(config: Config, options: &Options) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(StartError::system("event loop"))?;
-    let result = runtime.block_on(async {
+    runtime.block_on(async {
         let daemon = Daemon::start(config, options, prepared).await?;
         daemon.run().await
-    });
-    // A name that is still being resolved is nobody's business any more.
-    runtime.shutdown_background();
-    result
+    })
 }
 
 /// No thread may have been started yet: it would keep what is given up here.

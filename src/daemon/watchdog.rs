@@ -1,13 +1,14 @@
 //! The watchdog of the bond: who gets no answer for too long runs an action, and each time waits longer for the next.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::task::JoinSet;
 
 use crate::bond::Time;
 use crate::config::{self, store};
@@ -234,22 +235,25 @@ impl Watchdog {
 ///
 /// Why the last one did not answer.
 pub async fn ping_any(device: String, addresses: Vec<IpAddr>, limit: Duration) -> io::Result<Duration> {
-    let mut pings = JoinSet::new();
-    for address in addresses {
-        let device = device.clone();
-        pings.spawn(async move {
-            let mut token = [0; TOKEN_BYTES];
-            getrandom::fill(&mut token).map_err(io::Error::other)?;
-            ping::echo(&device, address, token, limit).await
-        });
-    }
+    let ping = async |address| {
+        let mut token = [0; TOKEN_BYTES];
+        getrandom::fill(&mut token).map_err(io::Error::other)?;
+        ping::echo(&device, address, token, limit).await
+    };
+    let mut pings: Vec<_> = addresses.into_iter().map(|address| Box::pin(ping(address))).collect();
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
-    while let Some(joined) = pings.join_next().await {
-        result = joined.map_err(io::Error::other)?;
-        if result.is_ok() {
-            break;
-        }
-    }
+    poll_fn(|context| {
+        pings.retain_mut(|ping| match ping.as_mut().poll(context) {
+            Poll::Ready(answer) if result.is_err() => {
+                result = answer;
+                false
+            }
+            Poll::Ready(_) => false,
+            Poll::Pending => true,
+        });
+        if result.is_ok() || pings.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
     result
 }
 

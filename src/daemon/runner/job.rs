@@ -4,7 +4,6 @@ use std::io::{self, PipeReader, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,6 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+
+use crate::daemon::spawn_blocking;
 
 /// Bytes of output that are kept.
 pub const KEPT_OUTPUT: usize = 4_096;
@@ -77,7 +78,7 @@ fn attempt(
     // Tells of the end by closing a pipe, and leaves the dead process to be reaped below: until then its number, and that
     // of its group, cannot belong to anybody else.
     let (ended, tell) = io::pipe()?;
-    thread::spawn(move || {
+    spawn_blocking(move || {
         while waitid(Id::Pid(group), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
         drop(tell);
     });
@@ -229,7 +230,7 @@ mod tests {
         let lives = |state: &str| !state.is_empty() && !state.contains(") Z ");
         while lives(&state()) {
             assert!(started.elapsed() < Duration::from_secs(10), "{}", state());
-            thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
 
         let deaf = shell("trap '' TERM; while :; do sleep 0.05; done", limit);

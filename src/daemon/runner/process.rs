@@ -9,14 +9,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{Answer, Hook, MAX_LINE, Order, Outcome, Task, job, trust};
 use crate::bond::sorted::SortedMap;
 use crate::config::{self, Hooks, Script};
+use crate::daemon::spawn_blocking;
 use crate::io::confine::survive_termination;
 use crate::json;
 use crate::net::netifd::Ubus;
@@ -87,7 +87,7 @@ pub(super) fn serve_on(stream: UnixStream, config: &Path) -> io::Result<()> {
         closing: AtomicBool::new(false),
     });
     state.configure();
-    let (scripts, actions) = (state.lane(), state.lane());
+    let (mut scripts, mut actions) = (Lane::default(), Lane::default());
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
@@ -98,57 +98,48 @@ pub(super) fn serve_on(stream: UnixStream, config: &Path) -> io::Result<()> {
         }
         // Both ends are the same program: whoever cannot be understood is not the daemon.
         let Ok(order) = json::read::<Order>(&line) else { break };
-        let refused = match order.task {
-            Task::Script { .. } => scripts.send(order).err(),
-            Task::Action => actions.send(order).err(),
-            Task::Interface { name } => {
-                state.query(order.id, name);
-                None
-            }
+        match order.task {
+            Task::Script { .. } => scripts.push(&state, order),
+            Task::Action => actions.push(&state, order),
+            Task::Interface { name } => state.query(order.id, name),
             Task::Configure => {
                 state.configure();
                 state.answer(order.id, Outcome::Configured);
-                None
             }
-        };
-        if refused.is_some() {
-            break;
         }
     }
     state.closing.store(true, Ordering::Relaxed);
-    // What runs has its limit of time, and these their end.
-    drop((scripts.sender, actions.sender));
-    let _ = (scripts.thread.join(), actions.thread.join());
+    // What runs has its limit of time.
+    scripts.finish();
+    actions.finish();
     Ok(())
 }
 
-struct Lane {
-    sender: Sender<Order>,
-    thread: thread::JoinHandle<()>,
-}
+/// What is done one after the other: each on a thread that waits for the one before. The daemon has one hook at a time
+/// and one action on their way.
+#[derive(Default)]
+struct Lane(Option<JoinHandle<()>>);
 
 impl Lane {
-    fn send(&self, order: Order) -> Result<(), std::sync::mpsc::SendError<Order>> {
-        self.sender.send(order)
+    fn push(&mut self, state: &Arc<State>, Order { id, task }: Order) {
+        let (before, state) = (Lane(self.0.take()), state.clone());
+        self.0 = Some(spawn_blocking(move || {
+            before.finish();
+            if !state.closing.load(Ordering::Relaxed) {
+                state.answer(id, state.perform(task));
+            }
+        }));
+    }
+
+    /// Waits for what was begun.
+    fn finish(self) {
+        if let Some(last) = self.0 {
+            let _ = last.join();
+        }
     }
 }
 
 impl State {
-    /// A thread that does one thing after the other.
-    fn lane(self: &Arc<Self>) -> Lane {
-        let (sender, orders): (Sender<Order>, Receiver<Order>) = channel();
-        let state = self.clone();
-        let thread = thread::spawn(move || {
-            for Order { id, task } in orders {
-                if state.closing.load(Ordering::Relaxed) {
-                    return;
-                }
-                state.answer(id, state.perform(task));
-            }
-        });
-        Lane { sender, thread }
-    }
-
     fn perform(&self, task: Task) -> Outcome {
         match task {
             Task::Script { hook, arguments, environment } => self.script(hook, &arguments, &environment),
@@ -203,7 +194,7 @@ impl State {
             return self.answer(id, Outcome::NotFound { nowhere: false, reason });
         }
         let state = self.clone();
-        thread::spawn(move || {
+        spawn_blocking(move || {
             let outcome = ask_netifd(&name);
             state.queries.fetch_sub(1, Ordering::Relaxed);
             state.answer(id, outcome);

@@ -47,7 +47,7 @@ impl Daemon {
         let key = crate::config::key::PublicKey::new(*key.as_bytes());
         self.event(Some(&invited.name), None, "introduced itself", &key.to_string());
         let (path, tell) = (self.options.config.clone(), self.tell.clone());
-        tokio::task::spawn_blocking(move || {
+        crate::daemon::spawn_blocking(move || {
             let pinned = introduction::pin(&path, &invited, key);
             let _ = tell.blocking_send(Message::Introduced(invited.name, pinned));
         });

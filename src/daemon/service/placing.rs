@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{Daemon, Message, Side};
@@ -24,14 +25,7 @@ impl Daemon {
         match &mut self.side {
             Side::Client(client) => {
                 let protocol = self.config.globals.route_protocol;
-                for link in client.links().cloned() {
-                    let (netlink, tell) = (self.netlink.clone(), self.tell.clone());
-                    let runner = self.runner.clone();
-                    crate::daemon::spawn(async move {
-                        let place = place(&link, netlink, Some(&runner), protocol).await;
-                        let _ = tell.send(Message::Placed(link.name, place)).await;
-                    });
-                }
+                ask(client, &self.netlink, Some(&self.runner), protocol, &self.tell);
             }
             Side::Server(server) => {
                 for error in server.listen(&self.config, &mut self.driver) {
@@ -44,22 +38,35 @@ impl Daemon {
 
 /// Waits for the places of all links, for a limited time; who is late comes later.
 pub(super) async fn place_now(client: &mut Client, netlink: &Netlink, runner: Option<&Runner>, protocol: u8) {
-    let mut tasks = tokio::task::JoinSet::new();
-    for link in client.links().cloned() {
-        let (netlink, runner) = (netlink.clone(), runner.cloned());
-        tasks.spawn(async move {
-            let place = place(&link, netlink, runner.as_ref(), protocol).await;
-            (link.name, place)
-        });
-    }
+    let (tell, mut answers) = mpsc::channel(config::MAX_LINKS);
+    ask(client, netlink, runner, protocol, &tell);
+    // Once the last task has told, nobody else holds this end.
+    drop(tell);
     let gather = async {
-        while let Some(joined) = tasks.join_next().await {
-            if let Ok((name, place)) = joined {
+        while let Some(message) = answers.recv().await {
+            if let Message::Placed(name, place) = message {
                 client.set_place(&name, place);
             }
         }
     };
     let _ = timeout(PLACE_DEADLINE, gather).await;
+}
+
+/// Finds out where the links are, each in a task, and tells what was found.
+fn ask(
+    client: &Client,
+    netlink: &Netlink,
+    runner: Option<&Runner>,
+    protocol: u8,
+    tell: &mpsc::Sender<Message>,
+) {
+    for link in client.links().cloned() {
+        let (netlink, runner, tell) = (netlink.clone(), runner.cloned(), tell.clone());
+        crate::daemon::spawn(async move {
+            let place = place(&link, netlink, runner.as_ref(), protocol).await;
+            let _ = tell.send(Message::Placed(link.name, place)).await;
+        });
+    }
 }
 
 async fn place(link: &config::Link, netlink: Netlink, runner: Option<&Runner>, protocol: u8) -> Placing {

@@ -85,10 +85,8 @@ impl Daemon {
         let Some(reservation) = self.driver.endpoint().clock_reservation(now) else { return };
         self.store_at = None;
         let tell = self.tell.clone();
-        crate::daemon::spawn(async move {
-            let stored = tokio::task::spawn_blocking(move || file.write(reservation)).await;
-            let result = stored.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-            let _ = tell.send(Message::Stored(reservation, result)).await;
+        crate::daemon::spawn_blocking(move || {
+            let _ = tell.blocking_send(Message::Stored(reservation, file.write(reservation)));
         });
     }
 
