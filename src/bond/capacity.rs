@@ -297,16 +297,10 @@ impl Capacity {
 
     /// The path is another one: what was learnt of delays no longer holds.
     pub fn path_changed(&mut self, now: Time) {
-        self.base.iter_mut().for_each(Windowed::clear);
-        self.queue.clear();
+        self.forget_delays();
         self.samples.clear();
         self.last = None;
-        self.reference = None;
-        self.forget_last_delays();
-        self.congested = None;
-        self.moved = None;
         self.competition = None;
-        self.held = [None; 2];
         self.base_met = now;
         self.expect();
     }
@@ -552,3 +546,6 @@ fn half_more(times: f64) -> f64 {
     const ONE_AND_A_HALF: f64 = 0.584_962_500_721_156_2;
     (times * ONE_AND_A_HALF).exp2()
 }
+
+#[cfg(test)]
+mod tests;

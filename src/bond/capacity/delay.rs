@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use super::{Capacity, Context};
 use crate::Time;
-use crate::wire::{NO_DELAY, Report, TICK_NANOS, tick_distance};
+use crate::window::Windowed;
+use crate::wire::{NO_DELAY, Report, TICK_NANOS, TICKS, tick_distance};
 
+/// Clocks that have drifted so many ticks apart, in weeks, are about to be more apart than can be told (67 s).
+const FAR: u32 = TICKS / 4;
 /// A single change of the delay counts as jitter up to this, in seconds.
 const MAX_JITTER: f64 = 0.05;
 /// Nor does the queue of others that has come between two reports: so much and three times the jitter are believed.
@@ -82,8 +85,7 @@ impl Capacity {
             if delay == NO_DELAY {
                 continue;
             }
-            let reference = *self.reference.get_or_insert(delay);
-            let value = f64::from(tick_distance(delay, reference)) * TICK_NANOS as f64 / 1e9;
+            let value = self.delay_of(delay);
             let last = self.last_delay[class].replace(value);
             if let Some(last) = last.filter(|_| quiet) {
                 // From report to report, not from packet to packet: neighbours in a burst share their fate.
@@ -119,6 +121,29 @@ impl Capacity {
             self.base_met = now;
         }
         Some(above)
+    }
+
+    /// Seconds by which a delay is longer than the reference, which is the first one.
+    fn delay_of(&mut self, ticks: u32) -> f64 {
+        let reference = *self.reference.get_or_insert(ticks);
+        let distance = tick_distance(ticks, reference);
+        if distance.unsigned_abs() < FAR {
+            return f64::from(distance) * TICK_NANOS as f64 / 1e9;
+        }
+        self.forget_delays();
+        self.reference = Some(ticks);
+        0.0
+    }
+
+    /// No delay from before can be compared with those to come.
+    pub(super) fn forget_delays(&mut self) {
+        self.base.iter_mut().for_each(Windowed::clear);
+        self.queue.clear();
+        self.reference = None;
+        self.forget_last_delays();
+        self.congested = None;
+        self.moved = None;
+        self.held = [None; 2];
     }
 
     pub(super) fn forget_last_delays(&mut self) {

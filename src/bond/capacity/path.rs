@@ -90,6 +90,7 @@ impl Capacity {
             self.gain = 0.2;
             // It was lowered for a queue that is none.
             self.rate = self.rate.max(competition::LEAST_SHARE * self.carried(before));
+            self.bound();
             return;
         }
         let (bases, before) = again.map_or((bases, before), |moved| (moved.bases, moved.rate.max(before)));
