@@ -11,8 +11,7 @@ use crate::config::schema;
 /// When `out` cannot be written.
 pub fn run(json: bool, out: &mut dyn Write) -> io::Result<u8> {
     if json {
-        serde_json::to_writer_pretty(&mut *out, &schema::options_json())?;
-        writeln!(out)?;
+        writeln!(out, "{:#}", schema::options_json())?;
     } else {
         out.write_all(schema::options_markdown().as_bytes())?;
     }

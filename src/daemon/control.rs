@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::stat::{Mode, fchmod};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -207,9 +207,7 @@ pub fn ask(socket: &Path, command: &Command) -> io::Result<Value> {
     let mut stream = BlockingStream::connect(socket)?;
     stream.set_read_timeout(Some(LIMIT * 2))?;
     stream.set_write_timeout(Some(LIMIT))?;
-    let mut line = serde_json::to_vec(command)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
+    stream.write_all(format!("{}\n", json!(command)).as_bytes())?;
     let mut reply = String::new();
     io::BufReader::new(stream.take(MAX_REPLY)).read_line(&mut reply)?;
     Ok(serde_json::from_slice(reply.as_bytes())?)
@@ -333,12 +331,10 @@ async fn serve(mut stream: UnixStream, sender: mpsc::Sender<Request>, stage: &At
             let _ = sender.send(Request { command, answer }).await;
             answered.await.unwrap_or(Value::Null)
         }
-        Err(error) => serde_json::json!({ "ok": false, "error": format!("not a request: {error}") }),
+        Err(error) => json!({ "ok": false, "error": format!("not a request: {error}") }),
     };
     stage.store(Client::TAKING, Ordering::Relaxed);
-    let mut bytes = serde_json::to_vec(&reply)?;
-    bytes.push(b'\n');
-    writer.write_all(&bytes).await
+    writer.write_all(format!("{reply}\n").as_bytes()).await
 }
 
 fn group_id(group: &str) -> io::Result<u32> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bond::Time;
 use crate::bond::sorted::SortedMap;
@@ -189,8 +189,7 @@ fn save(
         return None;
     }
     saved.1.clone_from(links);
-    let text = serde_json::to_string(links).ok()? + "\n";
-    Some(Save { path: path.to_owned(), text })
+    Some(Save { path: path.to_owned(), text: format!("{}\n", json!(links)) })
 }
 
 fn read(path: &Path) -> SortedMap<String, Usage> {

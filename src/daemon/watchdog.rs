@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bond::Time;
 use crate::config::{self, store};
@@ -213,10 +213,7 @@ impl Watchdog {
 
     fn remember(&self, now: Time) {
         let memory = Memory { actions: self.actions, at_ms: now.as_nanos() / 1_000_000 };
-        let written = serde_json::to_string(&memory)
-            .map_err(io::Error::other)
-            .and_then(|text| store::replace(&self.memory, &text));
-        if let Err(error) = written {
+        if let Err(error) = store::replace(&self.memory, &json!(memory).to_string()) {
             log::warn!(
                 "{}: {error}: the watchdog's pauses do not grow over a restart",
                 self.memory.display()

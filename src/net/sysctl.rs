@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Family;
 use crate::bond::sorted::SortedMap;
@@ -189,7 +189,7 @@ impl Sysctls {
                 _ => Ok(()),
             };
         }
-        let text = serde_json::to_vec(&self.changes).map_err(|error| failed(error.into()))?;
+        let text = json!(self.changes).to_string();
         // A crash between the two leaves the old file or the new one, never half of one.
         let new = file.with_extension("new");
         fs::write(&new, text).and_then(|()| fs::rename(&new, file)).map_err(failed)
