@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
+use super::given::{Given, Takes};
 use super::{completion, join, rpcd, server, speedtest};
 use crate::config::spelling::nearest;
 use crate::daemon::control::{Command as Request, LinkAction};
@@ -13,28 +14,6 @@ use crate::daemon::speedtest::MAX_SECONDS;
 
 /// The control socket where nothing else is said.
 pub(super) const SOCKET: &str = "/var/run/bonding.sock";
-
-pub(super) const COMMANDS: [&str; 19] = [
-    "run",
-    "status",
-    "events",
-    "reload",
-    "link",
-    "check",
-    "plan",
-    "options",
-    "import",
-    "join",
-    "server",
-    "speedtest",
-    "genkey",
-    "pubkey",
-    "genpsk",
-    "rpcd",
-    "completion",
-    "version",
-    "help",
-];
 
 const HELP: &str = "\
 bonding joins several internet links into one fast, safe pipe to a server.
@@ -154,208 +133,106 @@ pub enum Invocation {
     },
 }
 
-/// Understands the arguments behind the program's name.
-pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, lexopt::Error> {
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let command = match parser.next()? {
-        None | Some(Short('h') | Long("help")) => return Ok(Invocation::Help(HELP)),
-        Some(Short('V') | Long("version")) => return Ok(Invocation::Version),
-        Some(Value(command)) => command.string()?,
-        Some(other) => return Err(other.unexpected()),
-    };
-    match command.as_str() {
-        "help" => match parser.next()? {
-            Some(Value(topic)) => {
-                let topic = topic.string()?;
-                parse(match topic.as_str() {
-                    "help" => vec!["--help".into()],
-                    _ => vec![topic.into(), OsString::from("--help")],
-                })
-            }
-            _ => Ok(Invocation::Help(HELP)),
-        },
-        "version" => no_more(parser, Invocation::Version, "bonding version: print the version\n"),
-        "run" => parse_run(parser),
-        "status" => parse_status(parser),
-        "events" => {
-            parse_ask(parser, Request::Events, "bonding events [--socket PATH]: the last 200 state changes\n")
-        }
-        "reload" => parse_ask(
-            parser,
-            Request::Reload,
-            "bonding reload [--socket PATH]: take over what changed in the configuration; no connection is lost.\nA file with errors is refused whole.\n",
-        ),
-        "link" => parse_link(parser),
-        "check" => parse_file(
-            parser,
-            Invocation::Check,
-            "bonding check FILE: name every mistake in a configuration\n",
-        ),
-        "plan" => parse_plan(parser),
-        "import" => parse_file(
-            parser,
-            Invocation::Import,
-            "bonding import FILE: print the configuration that does what this mlvpn.conf does\n",
-        ),
-        "options" => parse_options(parser),
-        "speedtest" => parse_speedtest(parser),
-        "join" => parse_join(parser),
-        "server" => Ok(match server::parse(parser)? {
-            Ok(invocation) => Invocation::Server(invocation),
-            Err(text) => Invocation::Help(text),
-        }),
-        "genkey" => no_more(parser, Invocation::GenKey, "bonding genkey > FILE: make a private key\n"),
-        "pubkey" => {
-            no_more(parser, Invocation::PubKey, "bonding pubkey < FILE: the public key of a private key\n")
-        }
-        "genpsk" => no_more(parser, Invocation::GenPsk, "bonding genpsk: make a pre-shared key\n"),
-        "rpcd" => parse_rpcd(parser),
-        "completion" => parse_completion(parser),
-        runner::SUBCOMMAND => parse_file(parser, Invocation::RunScripts, "for the daemon's own use\n"),
-        other => Err(no_command(other)),
-    }
+/// A command: what stands behind it, and what it becomes.
+struct Command {
+    name: &'static str,
+    takes: Takes,
+    help: &'static str,
+    make: fn(&Given) -> Result<Invocation, lexopt::Error>,
 }
 
-/// What to type for help with a command line that is wrong.
-pub(super) fn help_with(first: Option<&OsStr>) -> String {
-    match first.and_then(OsStr::to_str).filter(|word| COMMANDS.contains(word)) {
-        Some(command) => format!("bonding {command} --help"),
-        None => "bonding --help".to_owned(),
-    }
-}
+const NOTHING: Takes = Takes { flags: &[], values: &[], words: 0 };
+const SOCKET_ONLY: Takes = Takes { values: &["socket"], ..NOTHING };
+const FILE: Takes = Takes { values: &["config"], words: 1, ..NOTHING };
 
-fn no_command(word: &str) -> lexopt::Error {
-    match nearest(word, COMMANDS) {
-        Some(near) => format!("there is no command '{word}'; did you mean '{near}'?").into(),
-        None => format!("there is no command '{word}'").into(),
-    }
-}
-
-fn parse_run(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
-    const HELP: &str = "\
+const COMMANDS: [Command; 17] = [
+    Command {
+        name: "run",
+        takes: Takes { flags: &["syslog"], values: &["config", "log-level"], words: 0 },
+        help: "\
 bonding run --config FILE [--syslog] [--log-level error|warn|info|debug|trace]
 
 Runs in the foreground until SIGTERM or Ctrl-C, and removes then whatever it has set up. SIGHUP reloads the file.
 Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
-";
-    let (mut config, mut syslog, mut log_level) = (None, false, None);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
-            Short('c') | Long("config") => config = Some(PathBuf::from(parser.value()?)),
-            Long("syslog") => syslog = true,
-            Long("log-level") => log_level = Some(parser.value()?.parse()?),
-            other => return Err(other.unexpected()),
-        }
-    }
-    let config = config.ok_or("run: which configuration? Give --config FILE")?;
-    Ok(Invocation::Run { config, syslog, log_level })
-}
-
-fn parse_status(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
-    const HELP: &str = "\
+",
+        make: |given| {
+            Ok(Invocation::Run {
+                config: given.path("config").ok_or("run: which configuration? Give --config FILE")?,
+                syslog: given.has("syslog"),
+                log_level: given.value("log-level").map(|level| level.parse()).transpose()?,
+            })
+        },
+    },
+    Command {
+        name: "status",
+        takes: Takes { flags: &["json", "watch", "routes", "prometheus"], ..SOCKET_ONLY },
+        help: "\
 bonding status [--json] [--watch | --routes | --prometheus] [--socket PATH]
 
 Shows the bond and each of its links. --watch shows it again every second, --routes shows the addresses, routes and
 rules that the daemon has set, --json prints everything for programs, --prometheus the figures in the text format of
 Prometheus.
-";
-    let (mut socket, mut json, mut watch) = (PathBuf::from(SOCKET), false, false);
-    let (mut routes, mut prometheus) = (false, false);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
-            Long("json") => json = true,
-            Short('w') | Long("watch") => watch = true,
-            Long("routes") => routes = true,
-            Long("prometheus") => prometheus = true,
-            Long("socket") => socket = parser.value()?.into(),
-            other => return Err(other.unexpected()),
-        }
-    }
-    if prometheus {
-        return match json || watch || routes {
-            true => Err("status: --prometheus stands alone".into()),
-            false => Ok(Invocation::Metrics { socket }),
-        };
-    }
-    match (routes, watch) {
-        (true, true) => Err("status: --routes and --watch do not go together".into()),
-        (true, false) => Ok(Invocation::Routes { socket, json }),
-        (false, _) => Ok(Invocation::Status { socket, json, watch }),
-    }
-}
-
-fn parse_ask(
-    mut parser: lexopt::Parser,
-    request: Request,
-    help: &'static str,
-) -> Result<Invocation, lexopt::Error> {
-    let mut socket = PathBuf::from(SOCKET);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(help)),
-            Long("socket") => socket = parser.value()?.into(),
-            other => return Err(other.unexpected()),
-        }
-    }
-    Ok(Invocation::Ask { socket, request })
-}
-
-fn parse_speedtest(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
-    const HELP: &str = "\
-bonding speedtest [--seconds N] [--bond-only | --link NAME…] [--json] [--socket PATH]
-
-How much one TCP connection carries between this router and its server: down and up, over the bond and over each link
-alone. It takes 5 s (--seconds, 30 at most) for each, and fills the lines meanwhile. --json prints a JSON object a line.
-";
-    let mut options = speedtest::Options { socket: PathBuf::from(SOCKET), ..speedtest::Options::default() };
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
-            Long("socket") => options.socket = parser.value()?.into(),
-            Long("json") => options.json = true,
-            Long("bond-only") => options.bond_only = true,
-            Long("link") => options.links.push(parser.value()?.string()?),
-            Long("seconds") => {
-                let seconds: u64 = parser.value()?.parse()?;
-                if !(1..=MAX_SECONDS).contains(&seconds) {
-                    return Err(format!("speedtest: --seconds is 1 to {MAX_SECONDS}").into());
-                }
-                options.seconds = seconds;
-            }
-            other => return Err(other.unexpected()),
-        }
-    }
-    Ok(Invocation::SpeedTest(options))
-}
-
-fn parse_link(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
-    const HELP: &str = "\
+",
+        make: status,
+    },
+    Command {
+        name: "events",
+        takes: SOCKET_ONLY,
+        help: "bonding events [--socket PATH]: the last 200 state changes\n",
+        make: |given| Ok(Invocation::Ask { socket: socket(given), request: Request::Events }),
+    },
+    Command {
+        name: "reload",
+        takes: SOCKET_ONLY,
+        help: "\
+bonding reload [--socket PATH]: take over what changed in the configuration; no connection is lost.
+A file with errors is refused whole.
+",
+        make: |given| Ok(Invocation::Ask { socket: socket(given), request: Request::Reload }),
+    },
+    Command {
+        name: "link",
+        takes: Takes { words: 2, ..SOCKET_ONLY },
+        help: "\
 bonding link NAME up|down|reconnect [--socket PATH]
 
 down takes a link out of the bond until `up` or the next restart; reconnect opens its socket anew.
-";
-    let (mut socket, mut words) = (PathBuf::from(SOCKET), Vec::new());
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
-            Long("socket") => socket = parser.value()?.into(),
-            Value(word) => words.push(word.string()?),
-            other => return Err(other.unexpected()),
-        }
-    }
-    let [name, action] = words.as_slice() else {
-        return Err("link: give its name and up, down or reconnect".into());
-    };
-    let Some(action) = LinkAction::named(action) else {
-        return Err(format!("link: '{action}' is not up, down or reconnect").into());
-    };
-    Ok(Invocation::Ask { socket, request: Request::Link { name: name.clone(), action } })
-}
+",
+        make: link,
+    },
+    Command {
+        name: "check",
+        takes: FILE,
+        help: "bonding check FILE: name every mistake in a configuration\n",
+        make: |given| given.file().map(Invocation::Check),
+    },
+    Command {
+        name: "plan",
+        takes: Takes { flags: &["stop"], ..FILE },
+        help: "\
+bonding plan FILE [--stop]
 
-fn parse_join(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
-    const HELP: &str = "\
+Prints what a start with this configuration would set up now, as far as it is not set up yet; with --stop, what a stop
+would remove. Does nothing.
+",
+        make: |given| Ok(Invocation::Plan { file: given.file()?, stop: given.has("stop") }),
+    },
+    Command {
+        name: "options",
+        takes: Takes { flags: &["json"], ..NOTHING },
+        help: "bonding options [--json]: all options of the configuration\n",
+        make: |given| Ok(Invocation::Options { json: given.has("json") }),
+    },
+    Command {
+        name: "import",
+        takes: FILE,
+        help: "bonding import FILE: print the configuration that does what this mlvpn.conf does\n",
+        make: |given| given.file().map(Invocation::Import),
+    },
+    Command {
+        name: "join",
+        takes: Takes { flags: &["batch", "json"], values: &["wan", "device", "add", "config"], words: 1 },
+        help: "\
 bonding join 'bonding://…' [--wan NAME]… [--device DEV]… [--add NAME] [--config FILE] [--batch | --json]
 
 Sets up this router with the line that `bonding server add-peer` has printed: writes the configuration, and makes the
@@ -363,47 +240,196 @@ router's private key where there is none. What the line does not say stays in th
 are these interfaces (on OpenWrt; elsewhere these devices) and no others. `-` reads the line from standard input, where
 other users of this machine do not see it. --add NAME is for the line of another server, which is used when the first
 one does not answer. --batch prints the same for `uci batch` and --json for programs; they write nothing.
-";
-    let (mut line, mut wans) = (None, Vec::new());
-    let (mut config, mut output, mut add) = (None, join::Output::Write, None);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
-            Long("wan") => wans.push(join::Wan::named(parser.value()?.string()?)),
-            Long("device") => wans.push(join::Wan::Device(parser.value()?.string()?)),
-            Long("add") => add = Some(parser.value()?.string()?),
-            Short('c') | Long("config") => config = Some(PathBuf::from(parser.value()?)),
-            Long("batch") => output = join::Output::Batch,
-            Long("json") => output = join::Output::Json,
-            Value(text) if line.is_none() => line = Some(text.string()?),
-            other => return Err(other.unexpected()),
-        }
-    }
-    let line = line.ok_or("join: give the line that `bonding server add-peer` has printed, in quotes")?;
-    if add.is_some() && !wans.is_empty() {
-        return Err("join: --add changes no links: leave out --wan and --device".into());
-    }
-    let config = config.unwrap_or_else(join::default_config);
-    Ok(Invocation::Join(join::Options { line, wans, add, config, output }))
-}
+",
+        make: join,
+    },
+    Command {
+        name: "speedtest",
+        takes: Takes { flags: &["json", "bond-only"], values: &["socket", "link", "seconds"], words: 0 },
+        help: "\
+bonding speedtest [--seconds N] [--bond-only | --link NAME…] [--json] [--socket PATH]
 
-fn parse_rpcd(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
-    const HELP: &str = "\
+How much one TCP connection carries between this router and its server: down and up, over the bond and over each link
+alone. It takes 5 s (--seconds, 30 at most) for each, and fills the lines meanwhile. --json prints a JSON object a line.
+",
+        make: speedtest,
+    },
+    Command {
+        name: "genkey",
+        takes: NOTHING,
+        help: "bonding genkey > FILE: make a private key\n",
+        make: |_| Ok(Invocation::GenKey),
+    },
+    Command {
+        name: "pubkey",
+        takes: NOTHING,
+        help: "bonding pubkey < FILE: the public key of a private key\n",
+        make: |_| Ok(Invocation::PubKey),
+    },
+    Command {
+        name: "genpsk",
+        takes: NOTHING,
+        help: "bonding genpsk: make a pre-shared key\n",
+        make: |_| Ok(Invocation::GenPsk),
+    },
+    Command {
+        name: "rpcd",
+        takes: Takes { values: &["config", "state"], words: 2, ..NOTHING },
+        help: "\
 bonding rpcd [--config FILE] [--state FOLDER] list|call METHOD
 
 What OpenWrt's rpcd runs for the ubus object `bonding`: `ubus -v list bonding` names its methods. Arguments are JSON on
 standard input, the answer is JSON on standard output.
-";
-    let (mut places, mut words) = (rpcd::Places::default(), Vec::new());
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
-            Long("config") => places.config = parser.value()?.into(),
-            Long("state") => places.state = parser.value()?.into(),
-            Value(word) => words.push(word.string()?),
-            other => return Err(other.unexpected()),
+",
+        make: rpcd,
+    },
+    Command {
+        name: "completion",
+        takes: Takes { words: 1, ..SOCKET_ONLY },
+        help: "\
+bonding completion bash|links|peers [--socket PATH]
+
+bash: prints the script that completes command lines, for /etc/bash_completion.d/bonding.
+links, peers: prints the names that the daemon has now.
+",
+        make: completion,
+    },
+    Command {
+        name: "version",
+        takes: NOTHING,
+        help: "bonding version: print the version\n",
+        make: |_| Ok(Invocation::Version),
+    },
+];
+
+/// The names of all commands.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().map(|command| command.name).chain(["server", "help"])
+}
+
+/// Understands the arguments behind the program's name.
+pub(super) fn parse(arguments: Vec<OsString>) -> Result<Invocation, lexopt::Error> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let name = match parser.next()? {
+        None | Some(Short('h') | Long("help")) => return Ok(Invocation::Help(HELP)),
+        Some(Short('V') | Long("version")) => return Ok(Invocation::Version),
+        Some(Value(command)) => command.string()?,
+        Some(other) => return Err(other.unexpected()),
+    };
+    match name.as_str() {
+        "help" => match parser.next()? {
+            Some(Value(topic)) if topic != "help" => parse(vec![topic, "--help".into()]),
+            _ => Ok(Invocation::Help(HELP)),
+        },
+        "server" => Ok(match server::parse(&mut parser)? {
+            Ok(invocation) => Invocation::Server(invocation),
+            Err(text) => Invocation::Help(text),
+        }),
+        runner::SUBCOMMAND => match FILE.read(&mut parser)? {
+            Some(given) => given.file().map(Invocation::RunScripts),
+            None => Ok(Invocation::Help("for the daemon's own use\n")),
+        },
+        _ => {
+            let command = COMMANDS.iter().find(|command| command.name == name);
+            let command = command.ok_or_else(|| no_command(&name))?;
+            match command.takes.read(&mut parser)? {
+                Some(given) => (command.make)(&given),
+                None => Ok(Invocation::Help(command.help)),
+            }
         }
     }
+}
+
+/// What to type for help with a command line that is wrong.
+pub(super) fn help_with(first: Option<&OsStr>) -> String {
+    match first.and_then(OsStr::to_str).filter(|word| names().any(|name| name == *word)) {
+        Some(command) => format!("bonding {command} --help"),
+        None => "bonding --help".to_owned(),
+    }
+}
+
+fn no_command(word: &str) -> lexopt::Error {
+    match nearest(word, names()) {
+        Some(near) => format!("there is no command '{word}'; did you mean '{near}'?").into(),
+        None => format!("there is no command '{word}'").into(),
+    }
+}
+
+fn socket(given: &Given) -> PathBuf {
+    given.path("socket").unwrap_or_else(|| PathBuf::from(SOCKET))
+}
+
+fn status(given: &Given) -> Result<Invocation, lexopt::Error> {
+    let (socket, json, watch) = (socket(given), given.has("json"), given.has("watch"));
+    match (given.has("prometheus"), given.has("routes"), watch) {
+        (true, false, false) if !json => Ok(Invocation::Metrics { socket }),
+        (true, ..) => Err("status: --prometheus stands alone".into()),
+        (_, true, true) => Err("status: --routes and --watch do not go together".into()),
+        (_, true, false) => Ok(Invocation::Routes { socket, json }),
+        (_, false, _) => Ok(Invocation::Status { socket, json, watch }),
+    }
+}
+
+fn link(given: &Given) -> Result<Invocation, lexopt::Error> {
+    let words = given.words()?;
+    let [name, action] = words.as_slice() else {
+        return Err("link: give its name and up, down or reconnect".into());
+    };
+    let Some(action) = LinkAction::named(action) else {
+        return Err(format!("link: '{action}' is not up, down or reconnect").into());
+    };
+    Ok(Invocation::Ask { socket: socket(given), request: Request::Link { name: name.clone(), action } })
+}
+
+fn join(given: &Given) -> Result<Invocation, lexopt::Error> {
+    let Some(line) = given.words()?.pop() else {
+        return Err("join: give the line that `bonding server add-peer` has printed, in quotes".into());
+    };
+    let mut wans = Vec::new();
+    for (option, value) in &given.values {
+        match *option {
+            "wan" => wans.push(join::Wan::named(value.clone().string()?)),
+            "device" => wans.push(join::Wan::Device(value.clone().string()?)),
+            _ => {}
+        }
+    }
+    let add = given.value("add").map(ValueExt::string).transpose()?;
+    if add.is_some() && !wans.is_empty() {
+        return Err("join: --add changes no links: leave out --wan and --device".into());
+    }
+    let output = match (given.has("batch"), given.has("json")) {
+        (_, true) => join::Output::Json,
+        (true, false) => join::Output::Batch,
+        (false, false) => join::Output::Write,
+    };
+    let config = given.path("config").unwrap_or_else(join::default_config);
+    Ok(Invocation::Join(join::Options { line, wans, add, config, output }))
+}
+
+fn speedtest(given: &Given) -> Result<Invocation, lexopt::Error> {
+    let mut options = speedtest::Options {
+        socket: socket(given),
+        json: given.has("json"),
+        bond_only: given.has("bond-only"),
+        links: given.all("link", "a name", |name| Some(name.to_owned()))?,
+        ..speedtest::Options::default()
+    };
+    if let Some(seconds) = given.value("seconds") {
+        options.seconds = seconds.parse()?;
+        if !(1..=MAX_SECONDS).contains(&options.seconds) {
+            return Err(format!("speedtest: --seconds is 1 to {MAX_SECONDS}").into());
+        }
+    }
+    Ok(Invocation::SpeedTest(options))
+}
+
+fn rpcd(given: &Given) -> Result<Invocation, lexopt::Error> {
+    let default = rpcd::Places::default();
+    let places = rpcd::Places {
+        config: given.path("config").unwrap_or(default.config),
+        state: given.path("state").unwrap_or(default.state),
+    };
+    let words = given.words()?;
     match words.as_slice() {
         [list] if list == "list" => Ok(Invocation::Rpcd { places, method: None }),
         [call, method] if call == "call" => Ok(Invocation::Rpcd { places, method: Some(method.clone()) }),
@@ -411,92 +437,13 @@ standard input, the answer is JSON on standard output.
     }
 }
 
-fn parse_options(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
-    let mut json = false;
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => {
-                return Ok(Invocation::Help("bonding options [--json]: all options of the configuration\n"));
-            }
-            Long("json") => json = true,
-            other => return Err(other.unexpected()),
-        }
-    }
-    Ok(Invocation::Options { json })
-}
-
-fn parse_file(
-    mut parser: lexopt::Parser,
-    make: fn(PathBuf) -> Invocation,
-    help: &'static str,
-) -> Result<Invocation, lexopt::Error> {
-    let mut file = None;
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(help)),
-            // As `run` has it.
-            Short('c') | Long("config") if file.is_none() => file = Some(parser.value()?.into()),
-            Value(path) if file.is_none() => file = Some(PathBuf::from(path)),
-            other => return Err(other.unexpected()),
-        }
-    }
-    file.map(make).ok_or_else(|| "which file?".into())
-}
-
-fn parse_plan(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
-    const HELP: &str = "\
-bonding plan FILE [--stop]
-
-Prints what a start with this configuration would set up now, as far as it is not set up yet; with --stop, what a stop
-would remove. Does nothing.
-";
-    let (mut file, mut stop) = (None, false);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
-            Long("stop") => stop = true,
-            Short('c') | Long("config") if file.is_none() => file = Some(parser.value()?.into()),
-            Value(path) if file.is_none() => file = Some(PathBuf::from(path)),
-            other => return Err(other.unexpected()),
-        }
-    }
-    Ok(Invocation::Plan { file: file.ok_or("plan: which file?")?, stop })
-}
-
-fn parse_completion(mut parser: lexopt::Parser) -> Result<Invocation, lexopt::Error> {
-    const HELP: &str = "\
-bonding completion bash|links|peers [--socket PATH]
-
-bash: prints the script that completes command lines, for /etc/bash_completion.d/bonding.
-links, peers: prints the names that the daemon has now.
-";
-    let (mut socket, mut topic) = (PathBuf::from(SOCKET), None);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Invocation::Help(HELP)),
-            Long("socket") => socket = parser.value()?.into(),
-            Value(word) if topic.is_none() => {
-                let word = word.string()?;
-                let named = completion::Topic::named(&word);
-                topic =
-                    Some(named.ok_or_else(|| format!("completion: '{word}' is not bash, links or peers"))?);
-            }
-            other => return Err(other.unexpected()),
-        }
-    }
-    let topic = topic.ok_or("completion: for which shell? There is bash")?;
-    Ok(Invocation::Completion { socket, topic })
-}
-
-fn no_more(
-    mut parser: lexopt::Parser,
-    invocation: Invocation,
-    help: &'static str,
-) -> Result<Invocation, lexopt::Error> {
-    match parser.next()? {
-        None => Ok(invocation),
-        Some(Short('h') | Long("help")) => Ok(Invocation::Help(help)),
-        Some(other) => Err(other.unexpected()),
+fn completion(given: &Given) -> Result<Invocation, lexopt::Error> {
+    let Some(word) = given.words()?.pop() else {
+        return Err("completion: for which shell? There is bash".into());
+    };
+    match completion::Topic::named(&word) {
+        Some(topic) => Ok(Invocation::Completion { socket: socket(given), topic }),
+        None => Err(format!("completion: '{word}' is not bash, links or peers").into()),
     }
 }
 
@@ -505,14 +452,14 @@ mod tests {
     use super::*;
 
     fn typed(line: &str) -> Result<Invocation, String> {
-        parse(line.split_whitespace().map(OsString::from)).map_err(|e| e.to_string())
+        parse(line.split_whitespace().map(OsString::from).collect()).map_err(|e| e.to_string())
     }
 
     #[test]
     fn the_manual_page_has_every_command() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/man/bonding.8");
         let page = std::fs::read_to_string(path).unwrap();
-        for command in COMMANDS {
+        for command in names() {
             let is_there = page.lines().any(|line| {
                 let mut words = line.split([' ', '"', '|', ',']).filter(|word| !word.is_empty());
                 line.starts_with(".B") && words.any(|word| word == command)
@@ -549,7 +496,7 @@ mod tests {
 
     #[test]
     fn every_command_has_its_own_help() {
-        for command in COMMANDS.into_iter().filter(|command| *command != "help") {
+        for command in names().filter(|command| *command != "help") {
             let Ok(Invocation::Help(text)) = typed(&format!("{command} --help")) else { panic!("{command}") };
             assert!(text.starts_with(&format!("bonding {command}")), "{command}: {text}");
             assert_eq!(typed(&format!("help {command}")), Ok(Invocation::Help(text)));

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use super::arguments::{COMMANDS, Invocation, parse};
+use super::arguments::{Invocation, names, parse};
 use crate::bond::sorted::SortedSet;
 use crate::daemon::control::{Command, ask};
 
@@ -64,7 +64,7 @@ pub fn run(topic: Topic, socket: &Path, out: &mut dyn io::Write) -> io::Result<u
 
 /// The options of a command, as its help names them.
 fn options(command: &str) -> SortedSet<String> {
-    let arguments = [command, "--help"].map(OsString::from);
+    let arguments = vec![OsString::from(command), "--help".into()];
     let Ok(Invocation::Help(text)) = parse(arguments) else { return SortedSet::new() };
     let stops = |c: char| !(c.is_ascii_lowercase() || c == '-');
     let words = text.split(stops).filter(|word| word.starts_with("--") && word.len() > 2);
@@ -72,8 +72,8 @@ fn options(command: &str) -> SortedSet<String> {
 }
 
 fn script() -> String {
-    let mut script = BEGINNING.replace("COMMANDS", &COMMANDS.join(" "));
-    for command in COMMANDS {
+    let mut script = BEGINNING.replace("COMMANDS", &names().collect::<Vec<_>>().join(" "));
+    for command in names() {
         let options: Vec<String> = options(command).into_iter().collect();
         script += &format!("    {command}) options='{}' ;;\n", options.join(" "));
     }
@@ -174,7 +174,7 @@ mod tests {
         );
         assert_eq!(of("run"), "--config --help --log-level --syslog");
         assert_eq!(of("genkey"), "--help");
-        for command in COMMANDS {
+        for command in names() {
             assert!(script().contains(&format!("    {command}) options='")), "{command}");
         }
     }

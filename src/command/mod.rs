@@ -6,6 +6,7 @@
 mod arguments;
 pub mod check;
 pub mod completion;
+mod given;
 pub mod import;
 pub mod join;
 pub mod keys;

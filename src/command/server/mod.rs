@@ -15,9 +15,10 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use nix::fcntl::Flock;
 
+use crate::command::given::{Given, Takes};
 use crate::config::edit::{EditError, Editor};
 use crate::config::key::{KeyFileError, PublicKey};
-use crate::config::value::{self, Host, IpNet};
+use crate::config::value::{self, IpNet};
 use crate::config::{self, Config, store};
 use crate::daemon::control::{Command as Request, ask};
 
@@ -27,6 +28,9 @@ const CONFIG: &str = "/etc/bonding/server.conf";
 /// How long a line can be used when nothing else is said, and at most.
 const INVITATION: Duration = Duration::from_secs(7 * 86_400);
 const MAX_INVITATION: Duration = Duration::from_secs(366 * 86_400);
+
+/// What `--address` must be.
+const HOST: &str = "an address or a host name";
 
 const HELP: &str = "\
 bonding server init [--address HOST]… [--port PORT]… [--pool NET]… [--no-start] [--force]
@@ -61,123 +65,77 @@ enum Action {
     Remove { name: String },
 }
 
-/// Understands the arguments behind `server`; `Err(Ok(…))` is a text to print.
+/// The actions, and what each takes.
+const ACTIONS: [(&str, Takes); 5] = [
+    (
+        "init",
+        Takes { flags: &["no-start", "force"], values: &["config", "address", "port", "pool"], words: 0 },
+    ),
+    (
+        "add-peer",
+        Takes {
+            flags: &["renew", "line"],
+            values: &["config", "lan", "address", "ip", "expires", "public-key"],
+            words: 1,
+        },
+    ),
+    ("list", Takes { flags: &["json"], values: &["config"], words: 0 }),
+    ("show", Takes { flags: &["json"], values: &["config"], words: 1 }),
+    ("remove", Takes { flags: &[], values: &["config"], words: 1 }),
+];
+
+/// Understands the arguments behind `server`; `Ok(Err(…))` is a text to print.
 ///
 /// # Errors
 ///
 /// What is wrong with them.
-pub fn parse(mut parser: lexopt::Parser) -> Result<Result<Invocation, &'static str>, lexopt::Error> {
+pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Result<Invocation, &'static str>, lexopt::Error> {
     let action = match parser.next()? {
         None | Some(Short('h') | Long("help")) => return Ok(Err(HELP)),
         Some(Value(action)) => action.string()?,
         Some(other) => return Err(other.unexpected()),
     };
-    let mut words = Words::default();
-    while let Some(argument) = parser.next()? {
-        let of = |actions: &[&str]| actions.contains(&action.as_str());
-        match argument {
-            Short('h') | Long("help") => return Ok(Err(HELP)),
-            Short('c') | Long("config") => words.config = Some(parser.value()?.into()),
-            Long("address") if of(&["init", "add-peer"]) => {
-                words.addresses.push(value_of(&mut parser, "an address or a host name", value::host)?);
+    let Some((_, takes)) = ACTIONS.iter().find(|(name, _)| *name == action) else {
+        return Err(format!("server: '{action}' is not init, add-peer, list, show or remove").into());
+    };
+    let Some(given) = takes.read(parser)? else { return Ok(Err(HELP)) };
+    let config = given.path("config").unwrap_or_else(|| CONFIG.into());
+    let action = match action.as_str() {
+        "init" => Action::Init(init::Options {
+            addresses: given.all("address", HOST, value::host)?,
+            ports: given.all("port", "a port (1-65535)", value::port)?,
+            pools: given.all("pool", "the server's address in a network (10.77.0.1/24)", net)?,
+            start: !given.has("no-start"),
+            force: given.has("force"),
+        }),
+        "list" => Action::List { json: given.has("json") },
+        _ => {
+            let word = given.words()?.pop().ok_or_else(|| format!("server {action}: which peer?"))?;
+            let name = peer_name(word)?;
+            match action.as_str() {
+                "add-peer" => Action::AddPeer(new_peer(name, &given)?),
+                "show" => Action::Show { name, json: given.has("json") },
+                _ => Action::Remove { name },
             }
-            Long("port") if of(&["init"]) => {
-                words.ports.push(value_of(&mut parser, "a port (1-65535)", value::port)?);
-            }
-            Long("pool") if of(&["init"]) => {
-                words.nets.push(value_of(
-                    &mut parser,
-                    "the server's address in a network (10.77.0.1/24)",
-                    net,
-                )?);
-            }
-            Long("lan") if of(&["add-peer"]) => {
-                words.nets.push(value_of(&mut parser, "a network (192.168.1.0/24)", net)?.trunc());
-            }
-            Long("ip") if of(&["add-peer"]) => {
-                words.ips.push(value_of(&mut parser, "an address", |text| text.parse().ok())?);
-            }
-            Long("expires") if of(&["add-peer"]) => {
-                let fits = |text: &str| value::duration(text).filter(|time| *time <= MAX_INVITATION);
-                words.expires =
-                    Some(value_of(&mut parser, "a duration (30m, 2h, 7d; a year at most)", fits)?);
-            }
-            Long("public-key") if of(&["add-peer"]) => {
-                let key = value_of(
-                    &mut parser,
-                    "a public key as `bonding pubkey` prints it",
-                    PublicKey::from_base64,
-                )?;
-                words.public_key = Some(key);
-            }
-            Long(flag @ ("no-start" | "force")) if of(&["init"]) => words.flags.push(flag.to_owned()),
-            Long(flag @ ("renew" | "line")) if of(&["add-peer"]) => words.flags.push(flag.to_owned()),
-            Long(flag @ "json") if of(&["list", "show"]) => words.flags.push(flag.to_owned()),
-            Value(name) if of(&["add-peer", "show", "remove"]) && words.name.is_none() => {
-                words.name = Some(peer_name(&name.string()?)?);
-            }
-            other => return Err(other.unexpected()),
         }
-    }
-    words.finish(&action).map(Ok)
+    };
+    Ok(Ok(Invocation { config, action }))
 }
 
-#[derive(Default)]
-struct Words {
-    config: Option<PathBuf>,
-    name: Option<String>,
-    addresses: Vec<Host>,
-    ports: Vec<u16>,
-    nets: Vec<IpNet>,
-    ips: Vec<std::net::IpAddr>,
-    expires: Option<Duration>,
-    public_key: Option<PublicKey>,
-    flags: Vec<String>,
-}
-
-impl Words {
-    fn finish(self, action: &str) -> Result<Invocation, lexopt::Error> {
-        let flag = |flag: &str| self.flags.iter().any(|given| given == flag);
-        let (json, renew, line_only) = (flag("json"), flag("renew"), flag("line"));
-        let (start, force) = (!flag("no-start"), flag("force"));
-        let name =
-            || self.name.clone().ok_or_else(|| lexopt::Error::from(format!("server {action}: which peer?")));
-        let action = match action {
-            "init" => Action::Init(init::Options {
-                addresses: self.addresses,
-                ports: self.ports,
-                pools: self.nets,
-                start,
-                force,
-            }),
-            "add-peer" => Action::AddPeer(peers::NewPeer {
-                name: name()?,
-                lans: self.nets,
-                addresses: self.addresses,
-                inside: self.ips,
-                expires: self.expires.unwrap_or(INVITATION),
-                public_key: self.public_key,
-                renew,
-                line_only,
-            }),
-            "list" => Action::List { json },
-            "show" => Action::Show { name: name()?, json },
-            "remove" => Action::Remove { name: name()? },
-            other => {
-                return Err(format!("server: '{other}' is not init, add-peer, list, show or remove").into());
-            }
-        };
-        Ok(Invocation { config: self.config.unwrap_or_else(|| CONFIG.into()), action })
-    }
-}
-
-fn value_of<T>(
-    parser: &mut lexopt::Parser,
-    expected: &str,
-    read: impl Fn(&str) -> Option<T>,
-) -> Result<T, lexopt::Error> {
-    let text = parser.value()?.string()?;
-    read(&text).ok_or_else(|| format!("'{}' is not {expected}", super::text::clean(&text)).into())
+fn new_peer(name: String, given: &Given) -> Result<peers::NewPeer, lexopt::Error> {
+    let fits = |text: &str| value::duration(text).filter(|time| *time <= MAX_INVITATION);
+    let expires = given.all("expires", "a duration (30m, 2h, 7d; a year at most)", fits)?;
+    let key = "a public key as `bonding pubkey` prints it";
+    Ok(peers::NewPeer {
+        name,
+        lans: given.all("lan", "a network (192.168.1.0/24)", |text| net(text).map(|net| net.trunc()))?,
+        addresses: given.all("address", HOST, value::host)?,
+        inside: given.all("ip", "an address", |text| text.parse().ok())?,
+        expires: expires.last().copied().unwrap_or(INVITATION),
+        public_key: given.all("public-key", key, PublicKey::from_base64)?.pop(),
+        renew: given.has("renew"),
+        line_only: given.has("line"),
+    })
 }
 
 fn net(text: &str) -> Option<IpNet> {
@@ -186,12 +144,12 @@ fn net(text: &str) -> Option<IpNet> {
 }
 
 /// A section's name: what UCI allows.
-fn peer_name(text: &str) -> Result<String, lexopt::Error> {
+fn peer_name(text: String) -> Result<String, lexopt::Error> {
     let fits = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     match fits {
-        true => Ok(text.to_owned()),
+        true => Ok(text),
         false => {
-            Err(format!("'{}' is no name: use letters, digits and '_'", super::text::clean(text)).into())
+            Err(format!("'{}' is no name: use letters, digits and '_'", super::text::clean(&text)).into())
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::config::invitation::Invitation;
+use crate::config::value::Host;
 
 struct Server {
     directory: PathBuf,
@@ -41,7 +42,8 @@ impl Server {
     fn run(&self, arguments: &str) -> Result<String, String> {
         let words = arguments.split_whitespace().map(OsString::from);
         let words = words.chain(["--config".into(), self.config().into()]);
-        let invocation = parse(lexopt::Parser::from_args(words)).map_err(|error| error.to_string())?.unwrap();
+        let invocation =
+            parse(&mut lexopt::Parser::from_args(words)).map_err(|error| error.to_string())?.unwrap();
         match &invocation.action {
             Action::Init(options) => init::run(&self.config(), options),
             Action::AddPeer(peer) => peers::add(&self.config(), peer),
