@@ -2,8 +2,6 @@
 
 mod kernel;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use super::key::PublicKey;
@@ -12,6 +10,7 @@ use super::read::Sourced;
 use super::schema::{SectionSpec, Side};
 use super::types::*;
 use super::value::IpNet;
+use crate::bond::sorted::SortedMap;
 
 mod redirects;
 mod rules;
@@ -62,12 +61,15 @@ fn check_role(sourced: &Sourced, log: &mut Log<'_>) {
     for (index, section) in document.sections.iter().enumerate() {
         let Some(spec) = SectionSpec::find(&section.kind) else { continue };
         if spec.side == other {
-            log.warning(At::section(index), format!("a '{}' section has no effect on a {role}", spec.kind));
+            log.warning(
+                At::section(index),
+                format_args!("a '{}' section has no effect on a {role}", spec.kind),
+            );
             continue;
         }
         for option in spec.options.iter().filter(|option| option.side == other) {
             if section.entry(option.name).is_some() {
-                log.warning(At::option(index, option.name), format!("has no effect on a {role}"));
+                log.warning(At::option(index, option.name), format_args!("has no effect on a {role}"));
             }
         }
     }
@@ -99,14 +101,14 @@ fn check_globals(sourced: &Sourced, log: &mut Log<'_>) {
     }
     for (index, port) in globals.listen_ports.iter().enumerate() {
         if globals.listen_ports.iter().take(index).any(|other| other == port) {
-            log.warning(at(section, "listen_port"), format!("'{port}' is there twice"));
+            log.warning(at(section, "listen_port"), format_args!("'{port}' is there twice"));
         }
     }
     for address in &globals.listen_addresses {
         if let Some(net) = sourced.config.bond.addresses.iter().find(|net| net.contains(*address)) {
             log.error(
                 at(section, "listen_address"),
-                format!("'{address}' is inside the bond's own network {}", net.trunc()),
+                format_args!("'{address}' is inside the bond's own network {}", net.trunc()),
             );
         }
     }
@@ -126,35 +128,35 @@ fn check_interface(sourced: &Sourced, log: &mut Log<'_>) {
         if bond.addresses.iter().take(index).any(|other| other.address == net.address) {
             log.error(
                 at(section, address_option(log, section, net)),
-                format!("'{}' is there twice", net.address),
+                format_args!("'{}' is there twice", net.address),
             );
         }
         if net.address.is_unspecified() || net.address.is_multicast() || net.address.is_loopback() {
             log.error(
                 at(section, "ipaddr"),
-                format!("'{}' cannot be the address of an interface", net.address),
+                format_args!("'{}' cannot be the address of an interface", net.address),
             );
         }
     }
     for remote in &bond.remote_addresses {
         if bond.addresses.iter().any(|net| net.address == *remote) {
-            log.error(at(section, "remote_ipaddr"), format!("'{remote}' is this end's own address"));
+            log.error(at(section, "remote_ipaddr"), format_args!("'{remote}' is this end's own address"));
         }
     }
     if let Some(mtu) = bond.mtu {
         if mtu < 576 {
             log.error(
                 at(section, "mtu"),
-                format!("'{mtu}' is below 576, the least that IPv4 hosts expect; 0 finds it out"),
+                format_args!("'{mtu}' is below 576, the least that IPv4 hosts expect; 0 finds it out"),
             );
         } else if mtu < 1280 && bond.addresses.iter().any(|net| net.address.is_ipv6()) {
-            log.error(at(section, "mtu"), format!("'{mtu}' is below 1280, the least that IPv6 allows"));
+            log.error(at(section, "mtu"), format_args!("'{mtu}' is below 1280, the least that IPv6 allows"));
         }
     }
     for route in bond.routes.iter().filter(|route| route.prefix == 0) {
         log.warning(
             at(section, "route"),
-            format!("'{route}' is every address: use `option default_route '1'`"),
+            format_args!("'{route}' is every address: use `option default_route '1'`"),
         );
     }
     if let Some(watchdog) = &bond.watchdog {
@@ -207,18 +209,19 @@ fn check_links(sourced: &Sourced, log: &mut Log<'_>) {
             log.error(at(index, "server"), message);
         }
         if link.mark.value & !link.mark.mask != 0 || link.mark.value == 0 || below_base(link, config) {
-            let message =
-                format!("no mark is left in 'mark_base' ({}) for this link", config.globals.mark_base);
-            log.error(at(index, "mark"), message);
+            log.error(
+                at(index, "mark"),
+                format_args!("no mark is left in 'mark_base' ({}) for this link", config.globals.mark_base),
+            );
         }
         if let Some(mtu) = link.mtu.filter(|mtu| *mtu < 576) {
-            log.error(at(index, "mtu"), format!("'{mtu}' is below 576; 0 finds it out"));
+            log.error(at(index, "mtu"), format_args!("'{mtu}' is below 576; 0 finds it out"));
         }
         if link.active {
             if let Some(other) = active {
                 log.warning(
                     at(index, "active"),
-                    format!("link '{other}' is active already; the first one counts"),
+                    format_args!("link '{other}' is active already; the first one counts"),
                 );
             }
             active = active.or(Some(&link.name));
@@ -262,7 +265,7 @@ fn check_families(link: &Link, index: Option<usize>, log: &mut Log<'_>) {
     for (option, address, ipv4) in options {
         if let Some(address) = address.filter(|address| address.is_ipv4() != ipv4) {
             let family = if ipv4 { "IPv4" } else { "IPv6" };
-            log.error(at(index, option), format!("'{address}' is not an {family} address"));
+            log.error(at(index, option), format_args!("'{address}' is not an {family} address"));
         }
     }
 }
@@ -278,19 +281,21 @@ fn check_link_addresses(link: &Link, index: Option<usize>, bond: &Interface, log
         if let Some((address, net)) = address.and_then(|address| Some((address, inside(&address)?))) {
             log.error(
                 at(index, option),
-                format!("'{address}' is inside the bond's own network {}", net.trunc()),
+                format_args!("'{address}' is inside the bond's own network {}", net.trunc()),
             );
         }
     }
     for (option, net) in [("ipaddr", link.ipaddr), ("ip6addr", link.ip6addr)] {
         let tunnel = net.and_then(|net| bond.addresses.iter().find(|tunnel| net.contains(tunnel.address)));
         if let Some((net, tunnel)) = net.zip(tunnel).filter(|(net, tunnel)| !tunnel.contains(net.address)) {
-            let message = format!(
-                "the bond's address {} is inside this link's network {}",
-                tunnel.address,
-                net.trunc()
+            log.error(
+                at(index, option),
+                format_args!(
+                    "the bond's address {} is inside this link's network {}",
+                    tunnel.address,
+                    net.trunc()
+                ),
             );
-            log.error(at(index, option), message);
         }
     }
     for (option, net, gateway) in
@@ -301,11 +306,11 @@ fn check_link_addresses(link: &Link, index: Option<usize>, bond: &Interface, log
         if net != IpNet::host(net.address) && !net.contains(gateway) && !link_local {
             log.warning(
                 at(index, option),
-                format!("'{gateway}' is outside the link's network {}", net.trunc()),
+                format_args!("'{gateway}' is outside the link's network {}", net.trunc()),
             );
         }
         if gateway == net.address {
-            log.error(at(index, option), format!("'{gateway}' is this link's own address"));
+            log.error(at(index, option), format_args!("'{gateway}' is this link's own address"));
         }
     }
 }
@@ -313,8 +318,10 @@ fn check_link_addresses(link: &Link, index: Option<usize>, bond: &Interface, log
 fn check_name_servers(link: &Link, index: Option<usize>, log: &mut Log<'_>) {
     for address in &link.name_servers {
         if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-            let message = format!("'{address}' is not a name server that can be asked through the link");
-            log.error(at(index, "dns"), message);
+            log.error(
+                at(index, "dns"),
+                format_args!("'{address}' is not a name server that can be asked through the link"),
+            );
         }
     }
 }
@@ -326,16 +333,19 @@ fn check_link_pairs(sourced: &Sourced, log: &mut Log<'_>) {
         for other in links.iter().take(index) {
             let name = &other.name;
             if link.mark.overlaps(other.mark) {
-                log.error(at(section, "mark"), format!("{} is the mark of link '{name}' too", link.mark));
+                log.error(
+                    at(section, "mark"),
+                    format_args!("{} is the mark of link '{name}' too", link.mark),
+                );
             }
             if link.table == other.table {
                 log.error(
                     at(section, "routing_table"),
-                    format!("{} is the table of link '{name}' too", link.table),
+                    format_args!("{} is the table of link '{name}' too", link.table),
                 );
             }
             if link.tunnel.is_some() && link.tunnel == other.tunnel {
-                log.error(at(section, "tunnel"), format!("is the tunnel of link '{name}' too"));
+                log.error(at(section, "tunnel"), format_args!("is the tunnel of link '{name}' too"));
             }
             if let Some(port) = link.local_port.filter(|port| other.local_port == Some(*port))
                 && !differ(&link.device, &other.device)
@@ -344,15 +354,14 @@ fn check_link_pairs(sourced: &Sourced, log: &mut Log<'_>) {
             {
                 log.error(
                     at(section, "local_port"),
-                    format!("'{port}' is the port of link '{name}' on the same address"),
+                    format_args!("'{port}' is the port of link '{name}' on the same address"),
                 );
             }
             if way(link) == way(other) {
-                let message = format!(
+                log.error(At { section, ..At::default() }, format_args!(
                     "nothing tells this link from link '{name}': give them different 'interface', 'device', 'ipaddr' or \
                      'gateway'"
-                );
-                log.error(At { section, ..At::default() }, message);
+                ));
             }
         }
     }
@@ -376,19 +385,19 @@ fn way(link: &Link) -> impl PartialEq {
 
 fn check_peers(sourced: &Sourced, log: &mut Log<'_>) {
     let config = &sourced.config;
-    let mut keys: HashMap<PublicKey, &str> = HashMap::new();
+    let mut keys: SortedMap<PublicKey, &str> = SortedMap::new();
     let mut nets: Vec<(IpNet, usize, &str)> = Vec::new();
     for (index, (peer, section)) in config.peers.iter().zip(&sourced.peers_at).enumerate() {
-        match peer.public_key.map(|key| keys.entry(key)) {
-            Some(Entry::Occupied(other)) => {
-                log.error(
+        match peer.public_key {
+            Some(key) => match keys.get(&key) {
+                Some(other) => log.error(
                     At::option(*section, "public_key"),
-                    format!("is the key of peer '{}' too", other.get()),
-                );
-            }
-            Some(Entry::Vacant(slot)) => {
-                slot.insert(&peer.name);
-            }
+                    format_args!("is the key of peer '{other}' too"),
+                ),
+                None => {
+                    keys.insert(key, &peer.name);
+                }
+            },
             None => check_invitation(peer, *section, log),
         }
         let own = peer
@@ -398,13 +407,17 @@ fn check_peers(sourced: &Sourced, log: &mut Log<'_>) {
             .chain(peer.lans.iter().map(|net| ("lan", *net)));
         for (option, net) in own {
             if net.prefix == 0 {
-                let message = format!("'{net}' is every address; a peer can have only its own");
-                log.error(At::option(*section, option), message);
+                log.error(
+                    At::option(*section, option),
+                    format_args!("'{net}' is every address; a peer can have only its own"),
+                );
                 continue;
             }
             if let Some(server) = config.bond.addresses.iter().find(|server| net.contains(server.address)) {
-                let message = format!("'{net}' holds the server's own address {}", server.address);
-                log.error(At::option(*section, option), message);
+                log.error(
+                    At::option(*section, option),
+                    format_args!("'{net}' holds the server's own address {}", server.address),
+                );
             }
             nets.push((net, index, option));
         }
@@ -441,7 +454,10 @@ fn check_overlaps(mut nets: Vec<(IpNet, usize, &str)>, sourced: &Sourced, log: &
         let other = outer.last().filter(|(_, other)| *other != peer);
         if let Some(((other, owner), section)) = other.zip(sourced.peers_at.get(peer)) {
             let name = sourced.config.peers.get(*owner).map_or("", |peer| peer.name.as_str());
-            log.error(At::option(*section, option), format!("'{net}' overlaps {other} of peer '{name}'"));
+            log.error(
+                At::option(*section, option),
+                format_args!("'{net}' overlaps {other} of peer '{name}'"),
+            );
         }
         outer.push((net, peer));
     }

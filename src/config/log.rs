@@ -1,5 +1,7 @@
 //! The list of problems, while a file is read.
 
+use std::fmt::Display;
+
 use super::problem::{Problem, Severity};
 use super::uci::Document;
 
@@ -26,15 +28,15 @@ impl<'a> Log<'a> {
         self.problems.len() > MAX_PROBLEMS
     }
 
-    pub(super) fn error(&mut self, at: At<'_>, message: impl Into<String>) {
-        self.push(Severity::Error, at, message.into());
+    pub(super) fn error(&mut self, at: At<'_>, message: impl Display) {
+        self.push(Severity::Error, at, &message);
     }
 
-    pub(super) fn warning(&mut self, at: At<'_>, message: impl Into<String>) {
-        self.push(Severity::Warning, at, message.into());
+    pub(super) fn warning(&mut self, at: At<'_>, message: impl Display) {
+        self.push(Severity::Warning, at, &message);
     }
 
-    fn push(&mut self, severity: Severity, at: At<'_>, message: String) {
+    fn push(&mut self, severity: Severity, at: At<'_>, message: &dyn Display) {
         self.failed |= severity == Severity::Error;
         if self.is_full() {
             return;
@@ -48,7 +50,7 @@ impl<'a> Log<'a> {
             line: line.unwrap_or(0),
             section: at.section.map(|index| self.document.label(index)),
             option: at.option.map(str::to_owned),
-            message,
+            message: message.to_string(),
         };
         if self.problems.len() == MAX_PROBLEMS {
             problem.section = None;

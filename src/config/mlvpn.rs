@@ -6,7 +6,6 @@
 
 mod filter;
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -14,6 +13,7 @@ use ini::{Ini, ParseOption, Properties};
 
 use super::uci::{MAX_BYTES, quote};
 use super::value::{self, IpNet, Rate};
+use crate::bond::sorted::{SortedMap, SortedSet};
 
 /// What an import gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ fn plain_ini(text: &str) -> (String, Vec<usize>) {
 struct Writer {
     text: String,
     notes: Vec<String>,
-    names: HashSet<String>,
+    names: SortedSet<String>,
     in_section: bool,
 }
 
@@ -295,7 +295,7 @@ fn client<'a>(
     writer: &mut Writer,
     general: &Properties,
     tunnels: &[(&'a str, &Properties)],
-) -> HashMap<&'a str, String> {
+) -> SortedMap<&'a str, String> {
     head(writer, general, "router", "server");
     let net = free_network(tunnels);
     interface(writer, general, &format!("{net}.2/24"));
@@ -313,7 +313,7 @@ fn client<'a>(
         }
     }
     writer.comment("option public_key '…': the server's; the bond does not start without it".into());
-    let mut links = HashMap::new();
+    let mut links = SortedMap::new();
     for (name, tunnel) in tunnels {
         let section = writer.unique_name(name);
         writer.section("link", &section);

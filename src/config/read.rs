@@ -101,7 +101,7 @@ impl Sourced {
     fn read_links(&mut self, defaults: &LinkDefaults, enabled: bool, log: &mut Log<'_>) {
         for (position, index) in (0..).zip(of_kind(log.document, "link")) {
             if position as usize == MAX_LINKS {
-                log.error(At::section(index), format!("more than {MAX_LINKS} links"));
+                log.error(At::section(index), format_args!("more than {MAX_LINKS} links"));
                 break;
             }
             let name = section_name(log, index, "link");
@@ -131,7 +131,7 @@ impl Sourced {
             let mut reader = Reader::new(log, Some(index), "server", enabled && on);
             let server = read_server(&mut reader, name, config);
             if on && config.servers.len() == MAX_SERVERS {
-                log.error(At::section(index), format!("more than {MAX_SERVERS} servers"));
+                log.error(At::section(index), format_args!("more than {MAX_SERVERS} servers"));
                 break;
             }
             if on {
@@ -144,7 +144,7 @@ impl Sourced {
     fn read_peers(&mut self, enabled: bool, log: &mut Log<'_>) {
         for (position, index) in of_kind(log.document, "peer").into_iter().enumerate() {
             if position == MAX_PEERS {
-                log.error(At::section(index), format!("more than {MAX_PEERS} peers"));
+                log.error(At::section(index), format_args!("more than {MAX_PEERS} peers"));
                 break;
             }
             let name = section_name(log, index, "peer");
@@ -220,8 +220,10 @@ fn single(log: &mut Log<'_>, indices: &[usize]) -> Option<usize> {
     let first = indices.first().copied()?;
     for other in indices.iter().skip(1) {
         let section = &log.document.sections[first];
-        let message = format!("a second section '{}'; the first is in line {}", section.kind, section.line);
-        log.error(At::section(*other), message);
+        log.error(
+            At::section(*other),
+            format_args!("a second section '{}'; the first is in line {}", section.kind, section.line),
+        );
     }
     Some(first)
 }
@@ -229,7 +231,7 @@ fn single(log: &mut Log<'_>, indices: &[usize]) -> Option<usize> {
 fn section_name(log: &mut Log<'_>, index: usize, kind: &str) -> String {
     let name = log.document.sections.get(index).and_then(|section| section.name.clone());
     name.unwrap_or_else(|| {
-        log.error(At::section(index), format!("a {kind} needs a name: `config {kind} 'NAME'`"));
+        log.error(At::section(index), format_args!("a {kind} needs a name: `config {kind} 'NAME'`"));
         log.document.label(index)
     })
 }

@@ -1,6 +1,5 @@
 //! Reads one section by the schema: each value is checked against its option's type, each problem is noted.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::spelling::nearest;
 use super::types::{Policy, Script};
 use super::uci::Section;
 use super::value::{self, IpNet, Rate};
+use crate::bond::sorted::SortedMap;
 
 /// The largest number of values of one list.
 const MAX_VALUES: usize = 1024;
@@ -22,13 +22,13 @@ const MAX_VALUES: usize = 1024;
 pub(super) struct Reader<'a, 'b> {
     log: &'a mut Log<'b>,
     spec: Option<&'static SectionSpec>,
-    values: HashMap<&'static str, Vec<Zeroizing<String>>>,
+    values: SortedMap<&'static str, Vec<Zeroizing<String>>>,
 }
 
 impl<'a, 'b> Reader<'a, 'b> {
     /// Checks every option of the section at `index`; `complete` if required ones must be there.
     pub(super) fn new(log: &'a mut Log<'b>, index: Option<usize>, kind: &str, complete: bool) -> Self {
-        let mut reader = Reader { log, spec: SectionSpec::find(kind), values: HashMap::new() };
+        let mut reader = Reader { log, spec: SectionSpec::find(kind), values: SortedMap::new() };
         let document = reader.log.document;
         if let Some((index, section)) = index.and_then(|index| Some((index, document.sections.get(index)?))) {
             reader.check(index, section, complete);
@@ -47,7 +47,7 @@ impl<'a, 'b> Reader<'a, 'b> {
                 continue;
             };
             if !option.list && entry.values.len() > 1 {
-                self.log.error(at, format!("has {} values, but can have only one", entry.values.len()));
+                self.log.error(at, format_args!("has {} values, but can have only one", entry.values.len()));
                 continue;
             }
             let mut accepted = Vec::new();
@@ -65,15 +65,17 @@ impl<'a, 'b> Reader<'a, 'b> {
                 }
             }
             if accepted.len() > MAX_VALUES {
-                self.log.error(at, format!("has {} values; the limit is {MAX_VALUES}", accepted.len()));
+                self.log.error(at, format_args!("has {} values; the limit is {MAX_VALUES}", accepted.len()));
                 accepted.clear();
             }
             self.values.insert(option.name, accepted);
         }
         for option in spec.options.iter().filter(|option| option.required && complete) {
             if section.entry(option.name).is_none() {
-                let message = format!("is missing; it must be {}", option.kind.expected());
-                self.log.error(At { line: Some(section.line), ..At::option(index, option.name) }, message);
+                self.log.error(
+                    At { line: Some(section.line), ..At::option(index, option.name) },
+                    format_args!("is missing; it must be {}", option.kind.expected()),
+                );
             }
         }
     }
@@ -89,19 +91,24 @@ impl<'a, 'b> Reader<'a, 'b> {
         self.values.get(name).is_some_and(|values| !values.is_empty())
     }
 
-    /// The values of an option, else its default.
-    pub(super) fn all<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    /// The texts of an option, else its default.
+    fn texts(&self, name: &str) -> Vec<&str> {
         let Some(option) = self.option(name) else { return Vec::new() };
         match self.values.get(name).filter(|values| !values.is_empty()) {
-            Some(values) => values.iter().filter_map(|value| parse(value)).collect(),
+            Some(values) => values.iter().map(|value| value.as_str()).collect(),
             None if option.default.is_empty() => Vec::new(),
-            None => parse(option.default).into_iter().collect(),
+            None => vec![option.default],
         }
+    }
+
+    /// The values of an option, else its default.
+    pub(super) fn all<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        self.texts(name).into_iter().filter_map(parse).collect()
     }
 
     /// The value of an option, else its default.
     pub(super) fn one<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.all(name, parse).pop()
+        parse(self.texts(name).pop()?)
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {

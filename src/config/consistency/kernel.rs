@@ -58,11 +58,11 @@ pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
     if kernel.arp_ip_targets.len() > MAX_ARP_TARGETS {
         log.error(
             at(section, "arp_ip_target"),
-            format!("the bonding driver probes {MAX_ARP_TARGETS} addresses at the most"),
+            format_args!("the bonding driver probes {MAX_ARP_TARGETS} addresses at the most"),
         );
     }
     for target in kernel.arp_ip_targets.iter().filter(|target| target.is_ipv6()) {
-        log.error(at(section, "arp_ip_target"), format!("'{target}' is not an IPv4 address"));
+        log.error(at(section, "arp_ip_target"), format_args!("'{target}' is not an IPv4 address"));
     }
     if given(log, section, "xmit_hash_policy") && kernel.mode != BondMode::BalanceXor {
         log.warning(
@@ -98,25 +98,31 @@ fn check_gateways(sourced: &Sourced, log: &mut Log<'_>) {
     let version = |net: &IpNet| if net.address.is_ipv4() { "IPv4" } else { "IPv6" };
     if let (Some(peer), Some(section)) = (config.peers.first(), sourced.peers_at.first()) {
         for lan in peer.lans.iter().filter(|lan| !has_gateway(lan)) {
-            let message = format!(
-                "'{lan}' is reached through an {} address of the peer, of which 'ipaddr' has none",
-                version(lan)
+            log.error(
+                At::option(*section, "lan"),
+                format_args!(
+                    "'{lan}' is reached through an {} address of the peer, of which 'ipaddr' has none",
+                    version(lan)
+                ),
             );
-            log.error(At::option(*section, "lan"), message);
         }
     }
     for route in bond.routes.iter().filter(|route| !has_gateway(route)) {
-        let message = format!(
-            "'{route}' is reached through the other end's {} address: give it as 'remote_ipaddr'",
-            version(route)
+        log.error(
+            at(sourced.bond_at, "route"),
+            format_args!(
+                "'{route}' is reached through the other end's {} address: give it as 'remote_ipaddr'",
+                version(route)
+            ),
         );
-        log.error(at(sourced.bond_at, "route"), message);
     }
     if bond.default_route {
         let missing = bond.addresses.iter().filter(|net| !has_gateway(net));
         for version in missing.map(version).collect::<SortedSet<_>>() {
-            let message = format!("{version} keeps its old default route: no 'remote_ipaddr' is {version}");
-            log.warning(at(sourced.bond_at, "default_route"), message);
+            log.warning(
+                at(sourced.bond_at, "default_route"),
+                format_args!("{version} keeps its old default route: no 'remote_ipaddr' is {version}"),
+            );
         }
     }
 }

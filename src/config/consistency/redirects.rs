@@ -22,16 +22,21 @@ pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
     for (number, (redirect, section)) in config.redirects.iter().zip(&sourced.redirects_at).enumerate() {
         let section = Some(*section);
         if number == MAX_REDIRECTS {
-            log.error(at(section, "src_dport"), format!("more than {MAX_REDIRECTS} redirects"));
+            log.error(at(section, "src_dport"), format_args!("more than {MAX_REDIRECTS} redirects"));
             return;
         }
         if let Some(other) = redirect.protocols.iter().find(|protocol| ![TCP, UDP].contains(protocol)) {
-            log.error(at(section, "proto"), format!("protocol {other} has no ports: tcp or udp is meant"));
+            log.error(
+                at(section, "proto"),
+                format_args!("protocol {other} has no ports: tcp or udp is meant"),
+            );
         }
         let nets = config.peers.iter().flat_map(|peer| peer.addresses.iter().chain(&peer.lans));
         if !config.peers.is_empty() && !nets.into_iter().any(|net| net.contains(redirect.to)) {
-            let message = format!("'{}' is neither the address of a peer nor in a 'lan' of one", redirect.to);
-            log.error(at(section, "dest_ip"), message);
+            log.error(
+                at(section, "dest_ip"),
+                format_args!("'{}' is neither the address of a peer nor in a 'lan' of one", redirect.to),
+            );
         }
         if redirect.address.is_some_and(|address| address.is_ipv4() != redirect.to.is_ipv4()) {
             log.error(at(section, "src_dip"), "is of another IP version than 'dest_ip'");
@@ -42,8 +47,10 @@ pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
         check_ports(redirect, section, log);
         let own = config.globals.listen_ports.iter().find(|port| redirect.ports.contains(port));
         if let Some(port) = own.filter(|_| redirect.protocols.contains(&UDP)) {
-            let message = format!("UDP port {port} is 'listen_port': peers could not connect any more");
-            log.error(at(section, "src_dport"), message);
+            log.error(
+                at(section, "src_dport"),
+                format_args!("UDP port {port} is 'listen_port': peers could not connect any more"),
+            );
         }
         if redirect.protocols.contains(&TCP) && redirect.ports.contains(&SSH) && redirect.sources.is_empty() {
             let message = "TCP port 22 leads to 'dest_ip' then, and no longer to this server's own SSH";
@@ -52,8 +59,10 @@ pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
         let before = config.redirects.iter().take(number);
         if let Some(other) = before.into_iter().find(|other| hides(other, redirect)) {
             let ports = words(&other.ports);
-            let message = format!("port {ports} leads to {} already, by '{}'", other.to, other.name);
-            log.error(at(section, "src_dport"), message);
+            log.error(
+                at(section, "src_dport"),
+                format_args!("port {ports} leads to {} already, by '{}'", other.to, other.name),
+            );
         }
     }
 }
@@ -64,11 +73,15 @@ fn check_ports(redirect: &Redirect, section: Option<usize>, log: &mut Log<'_>) {
     let there = entry.and_then(|entry| value::port_range(&entry.values.last()?.text));
     let Some(there) = there else { return };
     if there.len() != redirect.ports.len() {
-        let message = format!("has {} ports, and 'src_dport' {}", there.len(), redirect.ports.len());
-        log.error(at(section, "dest_port"), message);
+        log.error(
+            at(section, "dest_port"),
+            format_args!("has {} ports, and 'src_dport' {}", there.len(), redirect.ports.len()),
+        );
     } else if there != redirect.ports && there.len() > MAX_MOVED {
-        let message = format!("at most {MAX_MOVED} ports can have other numbers there than here");
-        log.error(at(section, "dest_port"), message);
+        log.error(
+            at(section, "dest_port"),
+            format_args!("at most {MAX_MOVED} ports can have other numbers there than here"),
+        );
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn check(sourced: &Sourced, log: &mut Log<'_>) {
     if let Some(section) = sourced.rules_at.get(MAX_RULES) {
         log.error(
             At { section: Some(*section), ..At::default() },
-            format!("is one too many: at most {MAX_RULES} rules"),
+            format_args!("is one too many: at most {MAX_RULES} rules"),
         );
     }
     for (rule, section) in sourced.config.rules.iter().zip(&sourced.rules_at) {
@@ -49,12 +49,12 @@ fn check_link(name: &str, section: Option<usize>, sourced: &Sourced, log: &mut L
         return log.error(at(section, "link"), "");
     }
     if sourced.disabled_links.iter().any(|link| link == name) {
-        log.warning(at(section, "link"), format!("link '{name}' is disabled"));
+        log.warning(at(section, "link"), format_args!("link '{name}' is disabled"));
         return;
     }
     let known = sourced.config.links.iter().map(|link| link.name.as_str());
     let hint = nearest(name, known).map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
-    log.error(at(section, "link"), format!("there is no link '{name}'{hint}"));
+    log.error(at(section, "link"), format_args!("there is no link '{name}'{hint}"));
 }
 
 /// A rule for packets that stay inside the bond.
@@ -104,7 +104,7 @@ fn check_combinations(rule: &Rule, section: Option<usize>, classes: &mut usize, 
     if combinations > MAX_COMBINATIONS {
         log.error(
             At { section, ..At::default() },
-            format!("has {combinations} combinations of protocols, addresses and ports; at most {MAX_COMBINATIONS}: split it"),
+            format_args!("has {combinations} combinations of protocols, addresses and ports; at most {MAX_COMBINATIONS}: split it"),
         );
     }
     if matches!(rule.action, Action::Bond { .. }) {
@@ -113,7 +113,7 @@ fn check_combinations(rule: &Rule, section: Option<usize>, classes: &mut usize, 
         if before <= MAX_CLASSES && *classes > MAX_CLASSES {
             log.error(
                 At { section, ..At::default() },
-                format!("the rules up to this one have {classes} combinations together; at most {MAX_CLASSES} count"),
+                format_args!("the rules up to this one have {classes} combinations together; at most {MAX_CLASSES} count"),
             );
         }
     }

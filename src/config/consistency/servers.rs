@@ -28,13 +28,16 @@ fn check_addresses(server: &Server, section: Option<usize>, log: &mut Log<'_>) {
     for net in &server.addresses {
         let address = net.address;
         if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-            log.error(at(section, "ipaddr"), format!("'{address}' cannot be the address of an interface"));
+            log.error(
+                at(section, "ipaddr"),
+                format_args!("'{address}' cannot be the address of an interface"),
+            );
         }
         if server.remote_addresses.contains(&address) {
             let option = if given(log, section, "remote_ipaddr") { "remote_ipaddr" } else { "ipaddr" };
             log.error(
                 at(section, option),
-                format!("'{address}' is this router's own address and that server's"),
+                format_args!("'{address}' is this router's own address and that server's"),
             );
         }
     }
@@ -44,13 +47,12 @@ fn check_hosts(hosts: &[Host], inside: &[IpNet], place: At<'_>, log: &mut Log<'_
     for host in hosts {
         let Host::Address(address) = host else { continue };
         if let Some(net) = inside.iter().find(|net| net.contains(*address)) {
-            let message = format!(
+            log.error(place, format_args!(
                 "'{address}' is inside the bond's own network {}: it can be reached only through the bond",
                 net.trunc()
-            );
-            log.error(place, message);
+            ));
         } else if address.is_unspecified() || address.is_multicast() {
-            log.error(place, format!("'{address}' cannot be a server's address"));
+            log.error(place, format_args!("'{address}' cannot be a server's address"));
         }
     }
 }
