@@ -141,17 +141,18 @@ fn why_no_daemon(socket: &Path, error: &io::Error) -> String {
 
 fn answer(socket: &Path, request: &Request, out: &mut dyn Write) -> u8 {
     match ask(socket, request) {
-        Ok(reply) => print_answer(request, &reply, out),
+        Ok(reply) => print_answer(request, reply, out),
         Err(error) => no_daemon(socket, &error),
     }
 }
 
-fn print_answer(request: &Request, reply: &Json, out: &mut dyn Write) -> u8 {
+fn print_answer(request: &Request, mut reply: Json, out: &mut dyn Write) -> u8 {
     let message = reply["error"].as_str().or(reply["message"].as_str()).unwrap_or_default();
     // A refused configuration gives a line for each mistake.
     let message: String = message.lines().flat_map(|line| [text::clean(line), "\n".to_owned()]).collect();
+    text::clean_value(&mut reply);
     let text = match request {
-        Request::Events if reply.is_array() => status::render_events(&text::clean_value(reply)),
+        Request::Events if reply.is_array() => status::render_events(&reply),
         _ if reply["ok"] == true => message,
         _ if message.is_empty() => return failure("the daemon ended before it answered; look at its log"),
         _ => return failure(&message),
@@ -170,7 +171,7 @@ mod tests {
     fn an_answer_is_printed_or_is_a_failure() {
         let printed = |request: &Request, reply: Json| {
             let mut out = Vec::new();
-            (print_answer(request, &reply, &mut out), String::from_utf8(out).unwrap())
+            (print_answer(request, reply, &mut out), String::from_utf8(out).unwrap())
         };
         let link = Request::Link { name: "adsl1".into(), action: LinkAction::Up };
         assert_eq!(printed(&link, serde_json::json!({ "ok": true })), (0, String::new()));

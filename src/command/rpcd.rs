@@ -46,28 +46,32 @@ impl Default for Places {
     }
 }
 
+/// A method: its name, an example of its arguments, from which rpcd takes their types, and what carries it out.
+type Method = (&'static str, &'static str, fn(&Places, &Arguments) -> Result<Value, String>);
+
+const METHODS: [Method; 12] = [
+    ("status", r#"{"after":0}"#, status),
+    ("events", "{}", |places, _| Ok(json!({ "events": ask_daemon(places, &Request::Events)? }))),
+    ("options", "{}", |_, _| Ok(schema::options_json())),
+    ("link", r#"{"name":"","action":""}"#, link),
+    ("reload", "{}", |places, _| ask_daemon(places, &Request::Reload)),
+    ("restart", "{}", |_, _| run_program(Program::new(INIT).arg("restart"))),
+    ("check", r#"{"config":""}"#, check),
+    ("pubkey", "{}", |places, _| public_key(places)),
+    ("genkey", r#"{"replace":false}"#, |places, arguments| generate_key(places, arguments.flag("replace")?)),
+    ("join", r#"{"line":"","wan":[""],"add":""}"#, join),
+    ("speedtest_start", "{}", |places, _| start_speed_test(places)),
+    ("speedtest_status", "{}", |places, _| Ok(speed_test(places))),
+];
+
 /// Prints methods and types, for `list`.
 ///
 /// # Errors
 ///
 /// When `out` cannot be written.
 pub fn list(out: &mut dyn Write) -> io::Result<u8> {
-    // rpcd takes the type of each argument from an example.
-    let methods = json!({
-        "status": { "after": 0 },
-        "events": {},
-        "options": {},
-        "link": { "name": "", "action": "" },
-        "reload": {},
-        "restart": {},
-        "check": { "config": "" },
-        "pubkey": {},
-        "genkey": { "replace": false },
-        "join": { "line": "", "wan": [""], "add": "" },
-        "speedtest_start": {},
-        "speedtest_status": {},
-    });
-    writeln!(out, "{methods}")?;
+    let methods = METHODS.iter().map(|(name, arguments, _)| format!("\"{name}\":{arguments}"));
+    writeln!(out, "{{{}}}", methods.collect::<Vec<_>>().join(","))?;
     Ok(0)
 }
 
@@ -80,49 +84,14 @@ pub fn list(out: &mut dyn Write) -> io::Result<u8> {
 pub fn call(method: &str, places: &Places, input: &mut dyn Read, out: &mut dyn Write) -> io::Result<u8> {
     let mut text = Vec::new();
     input.take(MAX_ARGUMENTS + 1).read_to_end(&mut text)?;
-    let known = |method: &str| {
-        matches!(
-            method,
-            "status"
-                | "events"
-                | "options"
-                | "link"
-                | "reload"
-                | "restart"
-                | "check"
-                | "pubkey"
-                | "genkey"
-                | "join"
-        ) || matches!(method, "speedtest_start" | "speedtest_status")
-    };
-    if !known(method) {
+    let Some((_, _, carry_out)) = METHODS.iter().find(|(name, ..)| *name == method) else {
         super::complain(&format!("rpcd: there is no method '{method}'"));
         return Ok(super::USAGE);
-    }
-    let answer = match Arguments::read(&text) {
-        Ok(arguments) => carry_out(method, places, &arguments),
-        Err(error) => Err(error),
     };
+    let answer = Arguments::read(&text).and_then(|arguments| carry_out(places, &arguments));
     let answer = answer.unwrap_or_else(|error| json!({ "ok": false, "error": error }));
     writeln!(out, "{answer}")?;
     Ok(0)
-}
-
-fn carry_out(method: &str, places: &Places, arguments: &Arguments) -> Result<Value, String> {
-    match method {
-        "status" => Ok(status(places, arguments.number("after")?.unwrap_or(0))),
-        "events" => Ok(json!({ "events": ask_daemon(places, &Request::Events)? })),
-        "options" => Ok(schema::options_json()),
-        "link" => link(places, arguments),
-        "reload" => ask_daemon(places, &Request::Reload),
-        "restart" => run_program(Program::new(INIT).arg("restart")),
-        "check" => check(places, arguments),
-        "pubkey" => public_key(places),
-        "genkey" => generate_key(places, arguments.flag("replace")?),
-        "join" => join(places, arguments),
-        "speedtest_start" => start_speed_test(places),
-        _ => Ok(speed_test(places)),
-    }
 }
 
 /// The arguments of a call. rpcd adds the caller's session, which is of no interest here.
@@ -203,7 +172,8 @@ fn ask_daemon(places: &Places, request: &Request) -> Result<Value, String> {
 
 /// What the daemon says, with those events only that are newer than number `after`; or why there is no daemon. Both
 /// with this machine's clock, so that the reader can tell whether it is right.
-fn status(places: &Places, after: u64) -> Value {
+fn status(places: &Places, arguments: &Arguments) -> Result<Value, String> {
+    let after = arguments.number("after")?.unwrap_or(0);
     let socket = socket(places);
     let mut answer = match ask(&socket, &Request::Status) {
         Ok(Value::Object(mut status)) => {
@@ -217,7 +187,7 @@ fn status(places: &Places, after: u64) -> Value {
         Err(error) => not_running(places, &super::why_no_daemon(&socket, &error)),
     };
     answer.insert("time_ms".into(), json!(unix_ms()));
-    Value::Object(answer)
+    Ok(Value::Object(answer))
 }
 
 /// Why no daemon runs: a configuration that is missing, off, wrong or not complete; else what the log says.
@@ -386,7 +356,7 @@ fn speed_test(places: &Places) -> Value {
     let read = |name: &str| read_bounded(&places.state.join(name));
     let output = read("output");
     let reports: Vec<Value> =
-        serde_json::Deserializer::from_slice(output.as_bytes()).into_iter().map_while(Result::ok).collect();
+        output.lines().map_while(|line| serde_json::from_slice(line.as_bytes()).ok()).collect();
     let errors = read("errors");
     json!({ "ok": true, "running": running, "reports": reports, "error": errors.trim() })
 }

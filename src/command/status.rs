@@ -23,7 +23,7 @@ pub fn run(socket: &Path, json: bool, watch: bool) -> u8 {
         Ok(status) => status,
         Err(error) => return super::no_daemon(socket, &error),
     };
-    let text = if json { format!("{status:#}\n") } else { render(&status, colour) };
+    let text = if json { format!("{status:#}\n") } else { render(status, colour) };
     let mut out = io::stdout().lock();
     // Whoever read our output may have had enough of it.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -33,8 +33,9 @@ pub fn run(socket: &Path, json: bool, watch: bool) -> u8 {
 /// Prints the state as figures for Prometheus; gives the exit code.
 pub fn metrics(socket: &Path, out: &mut dyn io::Write) -> u8 {
     match ask(socket, &Command::Status) {
-        Ok(status) => {
-            let text = metrics::render(&clean_value(&status));
+        Ok(mut status) => {
+            clean_value(&mut status);
+            let text = metrics::render(&status);
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
             0
         }
@@ -64,8 +65,9 @@ pub fn routes(socket: &Path, json: bool, out: &mut dyn io::Write) -> u8 {
 }
 
 /// The state as text for a person, within 80 columns.
-pub fn render(status: &Value, colour: bool) -> String {
-    let status = &clean_value(status);
+pub fn render(mut status: Value, colour: bool) -> String {
+    clean_value(&mut status);
+    let status = &status;
     let paint = Paint(colour);
     let mut text = String::new();
     let uptime = duration(number(status, "uptime_ms"));

@@ -69,7 +69,7 @@ server: up for 1 min 5 s
 
 dropped: 3 replayed
 ";
-    assert_eq!(render(&client(), false), expected);
+    assert_eq!(render(client(), false), expected);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn privileges_and_watchdog() {
     let screen = |more: Value| {
         let mut status = client();
         status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let screen = render(&status, false);
+        let screen = render(status.clone(), false);
         assert!(screen.lines().all(|line| line.chars().count() <= COLUMNS), "{screen}");
         screen
     };
@@ -127,7 +127,7 @@ home: down for 900 ms: it has not called yet
   transfer: 0 B received, 0 B sent
   sent again: 0; dropped by the queue: 0; gaps given up: 0; duplicates: 0
 ";
-    assert_eq!(render(&status, false), expected);
+    assert_eq!(render(status.clone(), false), expected);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn the_longest_lines_fit() {
     for n in 0..20 {
         status["endpoint"]["drops"][format!("a reason with the number {n}")] = json!(u64::MAX);
     }
-    let screen = render(&status, false);
+    let screen = render(status.clone(), false);
     for line in screen.lines() {
         assert!(line.chars().count() <= COLUMNS, "{line}");
     }
@@ -167,13 +167,13 @@ fn the_longest_lines_fit() {
 
 #[test]
 fn colours_change_no_letter() {
-    let painted = render(&client(), true);
+    let painted = render(client(), true);
     assert!(painted.contains("\x1b[32mup"));
     let mut plain = painted;
     for code in ["0", "1", "31", "32", "33"] {
         plain = plain.replace(&format!("\x1b[{code}m"), "");
     }
-    assert_eq!(plain, render(&client(), false));
+    assert_eq!(plain, render(client(), false));
 }
 
 #[test]
@@ -183,14 +183,14 @@ fn the_other_end_cannot_write_to_the_terminal() {
     status["endpoint"]["peers"][0]["links"][1]["name"] = json!("\x1b[2J");
     status["reload"]["details"][0] = json!("\x1b[2J");
     status["links"]["sat"]["note"] = json!("\x1b[2J");
-    let screen = render(&status, false);
+    let screen = render(status.clone(), false);
     assert!(screen.chars().all(|c| c == '\n' || !c.is_control()), "{screen:?}");
 }
 
 #[test]
 fn another_version_makes_no_panic() {
     for status in [json!(null), json!([]), json!({ "endpoint": { "peers": [null, 3] } }), json!("x")] {
-        assert!(render(&status, false).starts_with("bond: "));
+        assert!(render(status.clone(), false).starts_with("bond: "));
     }
 }
 
@@ -205,7 +205,7 @@ fn kernel_mode_shows_the_drivers_mode_and_its_slaves() {
         ],
         "problems": ["there is no room for a device"]
     });
-    let shown = render(&status, false);
+    let shown = render(status.clone(), false);
     let expected = "
   kernel mode: balance-rr over TAP devices
     bond0-adsl1: carrier

@@ -103,14 +103,12 @@ pub fn clean(text: &str) -> String {
 
 /// [`clean`] for all texts of a reply. Field names come from us or, as links, from the configuration: they are only
 /// looked up.
-pub fn clean_value(value: &Value) -> Value {
+pub fn clean_value(value: &mut Value) {
     match value {
-        Value::String(text) => Value::String(clean(text)),
-        Value::Array(items) => items.iter().map(clean_value).collect(),
-        Value::Object(fields) => {
-            Value::Object(fields.iter().map(|(name, field)| (name.clone(), clean_value(field))).collect())
-        }
-        other => other.clone(),
+        Value::String(text) => *text = clean(text),
+        Value::Array(items) => items.iter_mut().for_each(clean_value),
+        Value::Object(fields) => fields.values_mut().for_each(clean_value),
+        _ => {}
     }
 }
 
@@ -203,7 +201,8 @@ mod tests {
     #[test]
     fn nothing_steers_the_terminal() {
         assert_eq!(clean("lte\x1b[2J\u{9b}1m\u{202e}\n"), "lte\u{fffd}[2J\u{fffd}1m\u{fffd}\u{fffd}");
-        let value = serde_json::json!({ "a": ["\x07", 1, null], "b": { "c": "ü" } });
-        assert_eq!(clean_value(&value), serde_json::json!({ "a": ["\u{fffd}", 1, null], "b": { "c": "ü" } }));
+        let mut value = serde_json::json!({ "a": ["\x07", 1, null], "b": { "c": "ü" } });
+        clean_value(&mut value);
+        assert_eq!(value, serde_json::json!({ "a": ["\u{fffd}", 1, null], "b": { "c": "ü" } }));
     }
 }

@@ -57,11 +57,11 @@ async fn watch(socket: &Path, json: bool, colour: bool, mut signals: Signals) ->
             () = signals.next() => return 0,
             status = async { ticks.tick().await; question(socket).await } => status,
         };
-        let text = match (&status, &screen) {
+        let text = match (status, &screen) {
             (Ok(status), _) if json => format!("{status}\n"),
             (Ok(status), _) => render(status, colour),
-            (Err(error), Some(_)) => wrap(&super::why_no_daemon(socket, error), 0),
-            (Err(error), None) => return super::no_daemon(socket, error),
+            (Err(error), Some(_)) => wrap(&super::why_no_daemon(socket, &error), 0),
+            (Err(error), None) => return super::no_daemon(socket, &error),
         };
         let text = if own_screen {
             screen.get_or_insert_with(Screen::enter);

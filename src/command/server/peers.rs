@@ -291,7 +291,9 @@ fn live_peer<'s>(status: &'s Json, name: &str) -> Option<&'s Json> {
 }
 
 fn live_status(config: &Config) -> Option<Json> {
-    ask(&config.globals.control_socket, &Request::Status).ok().map(|status| clean_value(&status))
+    let mut status = ask(&config.globals.control_socket, &Request::Status).ok()?;
+    clean_value(&mut status);
+    Some(status)
 }
 
 fn no_peer(config: &Config, name: &str) -> ServerError {
