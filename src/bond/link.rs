@@ -321,10 +321,7 @@ impl Link {
             return Some(Time::ZERO);
         }
         let (overdue, train) = match self.state {
-            LinkState::Up => {
-                let oldest = self.flight.oldest_unanswered();
-                (oldest.map(|sent| sent + self.rtt.overdue()), self.trains.next_timeout())
-            }
+            LinkState::Up => (self.overdue(), self.trains.next_timeout()),
             LinkState::Suspect => (Some(self.since + self.suspect_limit()), None),
             _ => (None, None),
         };
@@ -337,8 +334,7 @@ impl Link {
         match self.state {
             LinkState::Disabled => return,
             LinkState::Up => {
-                let overdue = self.rtt.overdue();
-                if self.flight.oldest_unanswered().is_some_and(|sent| now.since(sent) >= overdue) {
+                if self.overdue().is_some_and(|due| due <= now) {
                     self.enter(LinkState::Suspect, "no answer within the expected time", now);
                     lost.extend(self.flight.take_all());
                     lost.extend(self.staged.take_all());
@@ -482,6 +478,12 @@ impl Link {
         self.show_rate(now);
     }
 
+    /// When the link counts as silent. A train fills the queue of a slow line, so that what comes after it is late, too.
+    fn overdue(&self) -> Option<Time> {
+        let overdue = self.flight.oldest_unanswered()? + self.rtt.overdue();
+        Some(self.trains.next_timeout().map_or(overdue, |timeout| timeout.max(overdue)))
+    }
+
     fn orphan_flight(&mut self) {
         self.orphans.extend(self.flight.take_all());
         self.orphans.extend(self.staged.take_all());
@@ -503,6 +505,9 @@ impl Link {
         }
         if self.state == LinkState::Up {
             self.silent_since = now;
+        }
+        if !matches!(state, LinkState::Up | LinkState::Suspect) {
+            self.trains.forget();
         }
         self.state = state;
         self.reason = reason;

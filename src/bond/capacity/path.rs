@@ -1,8 +1,9 @@
 //! A queue that does not go away: tells a path that has become longer from others that fill the line.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Capacity, Context};
+use super::{Capacity, Context, HISTORY};
 use crate::Time;
 use crate::competition::{self, Competition};
 
@@ -31,7 +32,10 @@ pub(super) struct Congestion {
     /// The rate before it was lowered.
     rate: f64,
     worst: f64,
-    /// Seconds of queue that should have gone by now.
+    /// Seconds of queue by which what was sent until a time fell short of what the link delivers.
+    short: VecDeque<(Time, f64)>,
+    /// Seconds of queue that should have gone when the newest packet arrived that is known of: reports may be late, and
+    /// what has been done since it was sent shows in none of them.
     drained: f64,
     /// The queue when what is done began to show, and `drained` by then.
     shown: Option<(f64, f64)>,
@@ -39,7 +43,20 @@ pub(super) struct Congestion {
 
 impl Congestion {
     fn new(queue: f64, rate: f64, now: Time) -> Self {
-        Congestion { since: now, rate, worst: queue, drained: 0.0, shown: None }
+        Congestion { since: now, rate, worst: queue, short: VecDeque::new(), drained: 0.0, shown: None }
+    }
+
+    /// In the last `elapsed` seconds we sent less than the link delivers by the share `deficit`; the newest packet that
+    /// has arrived was sent at `newest`.
+    fn enter(&mut self, deficit: f64, elapsed: f64, newest: Option<Time>, now: Time) {
+        let total = self.short.back().map_or(self.drained, |(_, total)| *total) + deficit * elapsed;
+        self.short.push_back((now, total));
+        while let Some((at, total)) = self.short.front()
+            && (self.short.len() > HISTORY || newest.is_some_and(|sent| *at <= sent))
+        {
+            self.drained = *total;
+            self.short.pop_front();
+        }
     }
 }
 
@@ -66,7 +83,7 @@ impl Capacity {
         let (rate, noise) = (self.rate, self.own_noise());
         let state = self.congested.get_or_insert_with(|| Congestion::new(queue, rate, now));
         state.worst = state.worst.max(queue);
-        state.drained += deficit * elapsed;
+        state.enter(deficit, elapsed, context.newest.map(|(sent, _)| sent), now);
         if now.since(state.since).as_secs_f64() <= 1.5 * context.rtt + 0.1 {
             return;
         }
@@ -100,7 +117,7 @@ impl Capacity {
             }
         }
         self.held = bases;
-        self.competition = Some(Competition::new(before, self.carried(before), now));
+        self.competition = Some(Competition::new(self.delivery, self.carried(before), now));
     }
 
     /// What the line is known to have carried, in bytes a second; `rate` if nothing is. Who has met others from the start

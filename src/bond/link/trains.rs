@@ -38,6 +38,8 @@ pub(super) struct Trains {
     until: Option<Time>,
     /// How often it may still be sent again.
     retries: u8,
+    /// One was answered since the link joined.
+    answered: bool,
     /// Since when the link gets nothing although packets wait.
     left_out_since: Option<Time>,
     joins: Pauses,
@@ -52,6 +54,7 @@ impl Trains {
             left: 0,
             until: None,
             retries: RETRIES,
+            answered: false,
             left_out_since: None,
             joins: Pauses::new(now),
             checks: Pauses::new(now),
@@ -66,6 +69,11 @@ impl Trains {
     /// When the answer is overdue.
     pub(super) fn next_timeout(&self) -> Option<Time> {
         self.until
+    }
+
+    /// The link has left the session; it may be another one when it comes back.
+    pub(super) fn forget(&mut self) {
+        self.answered = false;
     }
 
     /// The next packet of a train and its size on the line.
@@ -107,7 +115,11 @@ impl Link {
         if id != self.trains.id {
             return;
         }
-        self.trains.until = None;
+        if self.trains.until.take().is_some() {
+            // The end of the train may be lost where the queue is short: what is sent next tells.
+            self.next_probe = self.next_probe.map(|due| due.min(now));
+        }
+        self.trains.answered = true;
         let seconds = f64::from(ticks.max(1)) * TICK_NANOS as f64 / 1e9;
         let rate = f64::from(bytes) / seconds;
         // A short train on a quick line, or between two moods of a radio, says little: a longer one follows.
@@ -140,9 +152,10 @@ impl Link {
         }
     }
 
-    /// The link has come up: shows what it carries, if that is not known.
+    /// The link has come up: shows what it carries, if that is not known. Where a train was what made it look silent, since
+    /// it filled the queue of a slow line, there is no other one.
     pub(super) fn show_rate(&mut self, now: Time) {
-        if !self.capacity.is_known() && self.trains.joins.are_over(now) {
+        if !self.capacity.is_known() && !self.trains.answered && self.trains.joins.are_over(now) {
             self.start_train(LENGTH, now);
         }
     }
