@@ -127,7 +127,7 @@ pub fn default_config() -> PathBuf {
 /// When `out` cannot be written.
 pub fn run(options: &Options, out: &mut dyn Write) -> io::Result<u8> {
     let joined = match options.line.as_str() {
-        "-" => match line_from(&mut io::stdin()) {
+        "-" => match super::stdin().and_then(|mut input| line_from(&mut input)) {
             Ok(line) => join(&Options { line, ..options.clone() }, SystemTime::now()),
             Err(error) => Err(JoinError::File("standard input".into(), error)),
         },

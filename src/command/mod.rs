@@ -20,7 +20,9 @@ pub mod text;
 pub mod watch;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -97,10 +99,10 @@ fn run(invocation: Invocation) -> u8 {
             keys::warn_if_readable(io::stdout());
             keys::generate_preshared(&mut out)
         }
-        Invocation::PubKey => keys::public(&mut io::stdin(), &mut out),
+        Invocation::PubKey => stdin().and_then(|mut input| keys::public(&mut input, &mut out)),
         Invocation::Rpcd { method: None, .. } => rpcd::list(&mut out),
         Invocation::Rpcd { places, method: Some(method) } => {
-            rpcd::call(&method, &places, &mut io::stdin(), &mut out)
+            stdin().and_then(|mut input| rpcd::call(&method, &places, &mut input, &mut out))
         }
     };
     match written.and_then(|code| io::stdout().flush().map(|()| code)) {
@@ -109,6 +111,11 @@ fn run(invocation: Invocation) -> u8 {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => failure(&error.to_string()),
     }
+}
+
+/// Standard input, which is read to its end at once: what the standard library puts around it for lines is not needed.
+fn stdin() -> io::Result<File> {
+    io::stdin().as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// Tells the person what is wrong. Unlike `eprintln!` it does not panic when standard error is closed.

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::link::LOOKING;
@@ -128,12 +127,11 @@ fn a_link_that_cannot_send_says_why() {
     assert_eq!(why(&client), "device 'eth0' has no address");
     client.set_place("a", at("eth0", &["192.168.0.2"]));
     assert_eq!(why(&client), "resolving the server's name 'vpn.example'");
-    let query =
-        client.queries(&BTreeSet::new(), Time::ZERO).into_iter().find(|query| query.link == "a").unwrap();
+    let query = client.queries(&[], Time::ZERO).into_iter().find(|query| query.link == "a").unwrap();
     assert_eq!(query.way.device.as_deref(), Some("eth0"));
     assert_eq!(query.way.mark, Some(config.links[0].mark.value));
     assert_eq!((query.way.sources.len(), query.exclusive), (1, false));
-    assert!(client.queries(&BTreeSet::new(), Time::ZERO).is_empty(), "the answers are on their way");
+    assert!(client.queries(&[], Time::ZERO).is_empty(), "the answers are on their way");
     client.take_addresses(&query, Err("no such host".into()), Time::ZERO);
     assert_eq!(why(&client), "the server's name 'vpn.example' cannot be resolved: no such host");
     let answer = Answer { addresses: vec!["2001:db8::1".parse().unwrap()], ttl: Duration::ZERO };
@@ -212,7 +210,7 @@ fn the_name_of_a_server_that_is_called_in_vain_is_asked_for_although_the_link_is
     client.set_place("a", at("eth0", &["192.168.0.2"]));
     let seconds = |s: u64| Time::from_millis(s * 1_000);
     let asked = |client: &mut Client, sought: &[&str], at: Time| {
-        let asked = client.queries(&sought.iter().copied().collect(), at);
+        let asked = client.queries(sought, at);
         for query in &asked {
             let answer =
                 Answer { addresses: vec!["203.0.113.2".parse().unwrap()], ttl: Duration::from_secs(60) };

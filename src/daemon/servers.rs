@@ -4,7 +4,6 @@
 //! as its answer may matter: the ones of earlier choice always, so that the bond goes back to them when they have
 //! answered steadily; the others when the one in use has fallen silent, and once in a while, so that the status knows.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -129,7 +128,7 @@ impl Servers {
     }
 
     /// The names, in the name service, of those that are called and do not answer.
-    pub fn sought<'c>(&self, config: &'c Config) -> BTreeSet<&'c str> {
+    pub fn sought<'c>(&self, config: &'c Config) -> Vec<&'c str> {
         let sought = |server: &&config::Server| {
             let standby = self.standbys.iter().find(|standby| standby.name == server.name);
             standby.is_some_and(|standby| standby.call.is_some() && standby.steady.is_none())

@@ -229,7 +229,8 @@ async fn serve(mut stream: TcpStream, order: Order) -> io::Result<()> {
                 let since = now - *first.get_or_insert(now);
                 if read == 0 || now - told >= REPORT {
                     told = now;
-                    let line = format!("{bytes} {}\n", since.as_micros());
+                    let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+                    let line = format!("{bytes} {micros}\n");
                     stream.write_all(line.as_bytes()).await?;
                 }
                 if read == 0 {

@@ -213,7 +213,7 @@ fn is_name(text: &str) -> bool {
 
 /// A duration in its largest whole unit.
 fn plain(time: Duration) -> String {
-    let millis = time.as_millis();
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
         if millis >= unit && millis.is_multiple_of(unit) {
             return format!("{}{name}", millis / unit);

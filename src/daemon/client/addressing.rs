@@ -1,6 +1,5 @@
 //! From which socket to which of the server's addresses each link sends, and how it asks for them.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Client;
@@ -82,7 +81,7 @@ impl Client {
 
     /// The servers' names that links have to ask for now. Their routes must be set. `sought` are those of servers on
     /// standby that are called in vain: they may have moved.
-    pub fn queries(&mut self, sought: &BTreeSet<&str>, now: Time) -> Vec<Query> {
+    pub fn queries(&mut self, sought: &[&str], now: Time) -> Vec<Query> {
         let can_ask = |link: &Link| {
             !link.taken_out
                 && link
@@ -93,7 +92,7 @@ impl Client {
         let of = |name: &str| self.links.iter().find(|link| link.config.name == name);
         let is_answered = |link: &str, name: &str| {
             let link = of(link).filter(|link| can_ask(link))?;
-            Some(link.is_alive() && (link.calls(name) || !sought.contains(name)))
+            Some(link.is_alive() && (link.calls(name) || !sought.contains(&name)))
         };
         let due = self.names.due(is_answered, now);
         due.into_iter().filter_map(|(link, name)| self.query(of(&link)?, name)).collect()

@@ -92,7 +92,7 @@ fn attempt(
     wait(&mut reader, &ended, Instant::now() + GRACE, output)?;
     let _ = killpg(group, Signal::SIGKILL);
     bury(child, &mut reader, &ended, output)?;
-    Ok(Some(format!("was ended because it ran for more than {} s", limit.as_secs_f32())))
+    Ok(Some(format!("was ended because it ran for more than {} s", limit.as_secs_f64())))
 }
 
 fn bury(
