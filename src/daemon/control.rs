@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::json::{self, part};
@@ -130,7 +130,7 @@ impl Request {
 /// The socket, at work.
 pub struct Control {
     requests: mpsc::Receiver<Request>,
-    accepting: tokio::task::JoinHandle<()>,
+    accepting: JoinHandle<()>,
     _file: SocketFile,
 }
 
@@ -246,27 +246,27 @@ fn listen(path: &Path) -> io::Result<BlockingListener> {
 }
 
 async fn accept(listener: UnixListener, sender: mpsc::Sender<Request>) {
-    let mut clients = Clients::default();
+    let mut clients = Clients { places: Arc::new(Semaphore::new(MAX_CLIENTS)), connected: Vec::new() };
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors: others may close theirs.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        clients.make_room().await;
-        clients.serve(stream, sender.clone());
+        let Ok(place) = clients.make_room().await else { return };
+        clients.serve(stream, sender.clone(), place);
     }
 }
 
 /// Who is connected, in the order of their coming.
-#[derive(Default)]
 struct Clients {
-    tasks: JoinSet<()>,
+    places: Arc<Semaphore>,
     connected: Vec<Client>,
 }
 
+/// Whoever is dropped is turned out.
 struct Client {
-    task: AbortHandle,
+    task: JoinHandle<()>,
     since: Instant,
     stage: Arc<AtomicU8>,
 }
@@ -284,36 +284,43 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Clients {
-    fn serve(&mut self, stream: UnixStream, sender: mpsc::Sender<Request>) {
+    fn serve(&mut self, stream: UnixStream, sender: mpsc::Sender<Request>, place: OwnedSemaphorePermit) {
         let stage = Arc::new(AtomicU8::new(Client::ASKING));
         let told = stage.clone();
-        let work: super::Work = Box::pin(async move {
+        let task = super::spawn(async move {
             let _ = tokio::time::timeout(LIMIT * 2, serve(stream, sender, &told)).await;
+            drop(place);
         });
-        let task = self.tasks.spawn(work);
         self.connected.push(Client { task, since: Instant::now(), stage });
     }
 
-    /// Waits until there is a place, and turns somebody out if all are taken. Who waits for the daemon stays.
-    async fn make_room(&mut self) {
+    /// Waits for a place, and turns somebody out if all are taken. Who waits for the daemon stays.
+    async fn make_room(&mut self) -> Result<OwnedSemaphorePermit, AcquireError> {
         loop {
-            while self.tasks.try_join_next().is_some() {}
             self.connected.retain(|client| !client.task.is_finished());
-            if self.connected.len() < MAX_CLIENTS {
-                return;
+            let place = self.places.clone().acquire_owned();
+            if self.places.available_permits() > 0 {
+                return place.await;
             }
-            let oldest = |stage| self.connected.iter().find(|client| client.is(stage));
-            let Some(client) = oldest(Client::ASKING).or_else(|| oldest(Client::TAKING)) else {
-                self.tasks.join_next().await;
-                continue;
+            let oldest = |stage| self.connected.iter().position(|client| client.is(stage));
+            let oldest = oldest(Client::ASKING).or_else(|| oldest(Client::TAKING));
+            let Some((position, client)) = oldest.and_then(|at| Some((at, self.connected.get(at)?))) else {
+                return place.await;
             };
             let due = client.since + PATIENCE;
             if due <= Instant::now() {
-                client.task.abort();
-                self.tasks.join_next().await;
-            } else {
-                let _ = tokio::time::timeout_at(due, self.tasks.join_next()).await;
+                self.connected.remove(position);
+                return place.await;
+            }
+            if let Ok(place) = tokio::time::timeout_at(due, place).await {
+                return place;
             }
         }
     }

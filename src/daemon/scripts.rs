@@ -1,6 +1,5 @@
 //! Hooks that wait for their turn: one runs at a time, in the order in which things happened.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -74,14 +73,14 @@ type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// The hooks that run and wait.
 pub struct Scripts {
     runner: Runner,
-    waiting: VecDeque<Call>,
+    waiting: Vec<Call>,
     running: Option<(String, Running)>,
 }
 
 impl Scripts {
     /// With the process that runs them.
     pub fn new(runner: Runner) -> Self {
-        Scripts { runner, waiting: VecDeque::new(), running: None }
+        Scripts { runner, waiting: Vec::new(), running: None }
     }
 
     /// Lets a hook run after those that wait. Returns a link's event that is dropped for it, if there are too many.
@@ -89,8 +88,8 @@ impl Scripts {
     pub fn push(&mut self, call: Call) -> Option<Call> {
         let full = self.waiting.len() >= MAX_WAITING;
         let oldest = full.then(|| self.waiting.iter().position(|call| call.hook == Hook::Link)).flatten();
-        let dropped = oldest.and_then(|position| self.waiting.remove(position));
-        self.waiting.push_back(call);
+        let dropped = oldest.map(|position| self.waiting.remove(position));
+        self.waiting.push(call);
         dropped
     }
 
@@ -107,7 +106,10 @@ impl Scripts {
     /// Waits for the end of the hook that runs; for ever while there is none. Can be cancelled.
     pub async fn next(&mut self) -> Report {
         if self.running.is_none() {
-            let Some(call) = self.waiting.pop_front() else { return std::future::pending().await };
+            if self.waiting.is_empty() {
+                return std::future::pending().await;
+            }
+            let call = self.waiting.remove(0);
             let label = call.label();
             let Call { hook, arguments, environment } = call;
             let runner = self.runner.clone();
