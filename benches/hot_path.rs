@@ -86,7 +86,8 @@ fn scheduler(bencher: Bencher<'_, '_>, links: u8) {
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| scheduler.choose(&candidates, &head, NOW));
 }
 
-fn segments() -> Vec<Vec<u8>> {
+/// A super-packet of [`BURST`] segments.
+fn super_packet() -> (Header, Vec<u8>) {
     let mut packet = pair::inner_packet();
     packet.resize(40 + BURST * (PACKET - 40), 3);
     let header = Header {
@@ -95,6 +96,11 @@ fn segments() -> Vec<Vec<u8>> {
         segment_size: PACKET as u16 - 40,
         header_len: 40,
     };
+    (header, packet)
+}
+
+fn segments() -> Vec<Vec<u8>> {
+    let (header, mut packet) = super_packet();
     // The sum of the pseudo-header, from which each segment's checksum is completed.
     let transport = (packet.len() - 20) as u16;
     let sum = [0x0a00u32, 1, 0x0a00, 2, 6, u32::from(transport)].iter().sum::<u32>();
@@ -104,17 +110,10 @@ fn segments() -> Vec<Vec<u8>> {
     std::iter::from_fn(|| parts.next_into(&mut out).map(|len| out[..len].to_vec())).collect()
 }
 
-/// A super-packet of [`BURST`] segments.
+/// A super-packet is cut up.
 #[divan::bench]
 fn segmentation(bencher: Bencher<'_, '_>) {
-    let mut packet = pair::inner_packet();
-    packet.resize(40 + BURST * (PACKET - 40), 3);
-    let header = Header {
-        checksum: Some((20, 16)),
-        segmentation: Some(Segmentation::TcpV4),
-        segment_size: PACKET as u16 - 40,
-        header_len: 40,
-    };
+    let (header, packet) = super_packet();
     let mut out = [0; 2048];
     bencher.counter(BytesCount::new(packet.len())).bench_local(|| {
         let mut parts = Segments::new(header, &packet, 2048).expect("a super-packet");
