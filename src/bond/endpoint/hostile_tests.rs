@@ -92,6 +92,7 @@ impl Dice {
                 classes: &classes,
             },
             11 => Frame::ClassesReply { generation: self.below(3) as u8, held: self.number() as u16 },
+            12 if self.one_in(8) => Frame::Renew,
             _ => Frame::Report(Report {
                 link: self.link(),
                 largest: if self.one_in(4) {
