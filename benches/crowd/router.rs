@@ -12,7 +12,7 @@ use bonding::bond::keys::PublicKey;
 use bonding::bond::{
     Endpoint, EndpointConfig, Event, IpPrefix, LinkConfig, LinkState, Path, PeerConfig, Policy,
 };
-use bonding::io::timer::now;
+use bonding::io::timer::{Timer, now};
 use bonding::io::{Driver, Socket, SocketOptions};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -82,7 +82,7 @@ impl Router {
             ..PeerConfig::new(server, true)
         };
         let peer = endpoint.add_peer(peer, started);
-        let mut driver = Driver::new(endpoint)?;
+        let mut driver = Driver::new(endpoint, Timer::new()?);
         for link in 0..LINKS {
             let (local, remote) = (outside(number), SocketAddr::from((SERVER, PORT)));
             let options = SocketOptions::new(SocketAddr::from((local, 0)));

@@ -121,26 +121,22 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel gives no timer.
-    pub fn new(endpoint: Endpoint) -> io::Result<Driver> {
-        Ok(Driver {
+    /// A driver without devices and sockets.
+    pub fn new(endpoint: Endpoint, timer: Timer) -> Driver {
+        Driver {
             endpoint,
             ports: Ports::new(),
             sockets: Vec::new(),
             next_socket: 0,
             gone: Vec::new(),
-            timer: Timer::new()?,
+            timer,
             deadline: None,
             unfinished: false,
             touched: true,
             batch: RecvBatch::new(RECV_BUFFERS),
             out: Vec::new(),
             counters: IoCounters::default(),
-        })
+        }
     }
 
     /// Waits until there is something to do, and does some of it.

@@ -22,7 +22,7 @@ fn driver() -> Driver {
         keepalive: Duration::from_secs(1),
     };
     let endpoint = Endpoint::new(config, Box::new(|bytes: &mut [u8]| bytes.fill(7)), 1, timer::now());
-    Driver::new(endpoint).unwrap()
+    Driver::new(endpoint, Timer::new().unwrap())
 }
 
 fn open() -> Socket {

@@ -8,7 +8,7 @@ use crate::bond::keys::PrivateKey;
 use crate::bond::packet::BUFFER_SIZE;
 use crate::bond::{Endpoint, EndpointConfig};
 use crate::io::Driver;
-use crate::io::timer::now;
+use crate::io::timer::{Timer, now};
 use crate::io::tun::*;
 use crate::net::Address;
 use crate::net::namespace::{Bench, run};
@@ -252,7 +252,7 @@ fn driver() -> Driver {
         keepalive: Duration::from_secs(1),
     };
     let endpoint = Endpoint::new(config, Box::new(|bytes: &mut [u8]| bytes.fill(7)), 1, now());
-    Driver::new(endpoint).unwrap()
+    Driver::new(endpoint, Timer::new().unwrap())
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::daemon::desired::{self, Tunnel};
 use crate::daemon::kernel;
 use crate::daemon::start::StartError;
 use crate::io::Driver;
-use crate::io::timer::now;
+use crate::io::timer::{Timer, now};
 use crate::net::state::{Change, diff};
 use crate::net::{Desired, Netlink, Reconciler};
 
@@ -59,8 +59,8 @@ pub async fn start(config: &Config) -> Result<Vec<String>, StartError> {
             getrandom::fill(key.as_mut_slice())
                 .map_err(|error| StartError::system("random numbers")(io::Error::other(error)))?;
             let key = Secret::new(key);
-            let endpoint = new_endpoint(config, &key, None, now())?;
-            let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
+            let timer = Timer::new().map_err(StartError::system("timer"))?;
+            let mut driver = Driver::new(new_endpoint(config, &key, None, now())?, timer);
             if let Some(mut client) = Client::new(config, &mut driver, now()) {
                 if in_kernel {
                     let devices = clients_devices(&client, &bond.ifname);

@@ -24,7 +24,7 @@ use crate::daemon::server::Server;
 use crate::daemon::servers::Servers;
 use crate::daemon::start::{Options, Prepared, StartError};
 use crate::daemon::{firewall, mapping};
-use crate::io::timer::now;
+use crate::io::timer::{Timer, now};
 use crate::io::{Driver, Keeper, Tun, TunOptions};
 use crate::net::{Netlink, Reconciler, Watch};
 
@@ -57,8 +57,8 @@ impl Daemon {
         let (first_report, stopping) = preup(&mut scripts, &mut signals, &config, options, mtu).await;
 
         let started = now();
-        let endpoint = new_endpoint(&config, &key, clock.as_ref(), started)?;
-        let mut driver = Driver::new(endpoint).map_err(StartError::system("timer"))?;
+        let timer = Timer::new().map_err(StartError::system("timer"))?;
+        let mut driver = Driver::new(new_endpoint(&config, &key, clock.as_ref(), started)?, timer);
         let netlink = Netlink::open()?;
         let device = Device::open(&config, &key, mtu, &netlink, keeper.as_ref(), &mut driver).await?;
         let Device { name: device, index, mut kernel, outlived } = device;
