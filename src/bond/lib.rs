@@ -16,6 +16,7 @@ pub mod cipher;
 pub mod class;
 mod competition;
 mod cookie;
+mod deadlines;
 pub mod endpoint;
 pub mod ethernet;
 pub mod flight;

@@ -5,9 +5,10 @@
 //! runs from the moment the gap was first seen, and no later arrival extends it. It is shorter for datagrams than for
 //! streams: their receivers prefer a hole to a long wait.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::deadlines::Deadlines;
 use super::packet::{Packet, Pool};
 use super::wire::{BUCKETS, SEQUENCES};
 use super::{LinkId, Time};
@@ -118,7 +119,8 @@ struct Flow {
 /// The resequencer of one peer.
 pub struct Resequencer {
     flows: Vec<Option<Box<Flow>>>,
-    deadlines: BTreeSet<(Time, u16)>,
+    /// Of gaps, by bucket.
+    deadlines: Deadlines,
     patience: Patience,
     pool: Pool,
     held: usize,
@@ -134,7 +136,7 @@ impl Resequencer {
     pub fn new(max_held: usize) -> Self {
         Resequencer {
             flows: Vec::new(),
-            deadlines: BTreeSet::new(),
+            deadlines: Deadlines::new(),
             patience: DEFAULT_PATIENCE,
             pool: Pool::new(POOL),
             held: 0,
@@ -230,16 +232,16 @@ impl Resequencer {
 
     /// When [`Resequencer::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.deadlines.first().map(|(at, _)| at)
     }
 
     /// Gives up the gaps whose time is over.
     pub fn handle_timeout(&mut self, now: Time, deliver: &mut dyn FnMut(&[u8])) {
-        while let Some(&(at, bucket)) = self.deadlines.first() {
+        while let Some((at, bucket)) = self.deadlines.first() {
             if at > now {
                 break;
             }
-            self.expire(bucket, now, deliver);
+            self.expire(bucket as u16, now, deliver);
         }
     }
 
@@ -302,8 +304,8 @@ impl Resequencer {
         self.held += usize::from(waits);
         self.schedule(bucket);
         while self.held > self.max_held || self.places > MAX_PLACES {
-            let Some(&(_, oldest)) = self.deadlines.first() else { break };
-            self.give_up_gap(oldest, deliver);
+            let Some((_, oldest)) = self.deadlines.first() else { break };
+            self.give_up_gap(oldest as u16, deliver);
         }
     }
 
@@ -382,15 +384,7 @@ impl Resequencer {
 
     fn set_deadline(&mut self, bucket: u16, deadline: Option<Time>) {
         let old = std::mem::replace(&mut self.flow(bucket).deadline, deadline);
-        if old == deadline {
-            return;
-        }
-        if let Some(old) = old {
-            self.deadlines.remove(&(old, bucket));
-        }
-        if let Some(new) = deadline {
-            self.deadlines.insert((new, bucket));
-        }
+        self.deadlines.change(bucket.into(), old, deadline);
     }
 }
 

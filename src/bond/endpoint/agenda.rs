@@ -1,9 +1,10 @@
 //! The peers of an endpoint, and which of them has something to do now or later: a server looks at those few only, not
 //! at the thousand that are idle.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::handshakes::StagedSettings;
+use crate::deadlines::Deadlines;
 use crate::peer::Peer;
 use crate::sorted::SortedMap;
 use crate::{PeerId, Time};
@@ -31,7 +32,7 @@ pub(super) struct Agenda {
     /// In the order in which they are asked.
     touched: VecDeque<PeerId>,
     /// When the others want to be called.
-    deadlines: BTreeSet<(Time, PeerId)>,
+    deadlines: Deadlines,
 }
 
 impl Agenda {
@@ -45,9 +46,7 @@ impl Agenda {
 
     pub(super) fn remove(&mut self, id: PeerId) {
         let Some(entry) = self.entries.remove(&id) else { return };
-        if let Some(deadline) = entry.deadline {
-            self.deadlines.remove(&(deadline, id));
-        }
+        self.deadlines.change(id.0, entry.deadline, None);
         self.touched.retain(|touched| *touched != id);
     }
 
@@ -79,15 +78,14 @@ impl Agenda {
 
     /// Puts the peers that have something to do now into `due`.
     pub(super) fn take_due(&mut self, now: Time, due: &mut Vec<PeerId>) {
-        while let Some(&(at, id)) = self.deadlines.first() {
+        while let Some((at, number)) = self.deadlines.first() {
             if at > now {
                 break;
             }
-            self.deadlines.pop_first();
-            if let Some(entry) = self.entries.get_mut(&id) {
+            self.deadlines.change(number, Some(at), None);
+            if let Some(entry) = self.get_mut(PeerId(number)) {
                 entry.deadline = None;
             }
-            self.get_mut(id);
         }
         due.clear();
         due.extend(&self.touched);
@@ -105,15 +103,7 @@ impl Agenda {
             entry.touched = false;
             let timeout = entry.timeout();
             let old = std::mem::replace(&mut entry.deadline, timeout);
-            if old == timeout {
-                continue;
-            }
-            if let Some(old) = old {
-                self.deadlines.remove(&(old, id));
-            }
-            if let Some(new) = timeout {
-                self.deadlines.insert((new, id));
-            }
+            self.deadlines.change(id.0, old, timeout);
         }
         None
     }
@@ -121,7 +111,7 @@ impl Agenda {
     /// When the next peer wants to be called.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let touched = self.touched.iter().filter_map(|id| self.entries.get(id)?.timeout());
-        touched.chain(self.deadlines.first().map(|(at, _)| *at)).min()
+        touched.chain(self.deadlines.first().map(|(at, _)| at)).min()
     }
 }
 
