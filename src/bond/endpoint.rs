@@ -10,8 +10,7 @@ mod pins;
 #[cfg(test)]
 mod rekey_tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::cipher::CipherPolicy;
@@ -59,27 +58,6 @@ pub struct EndpointConfig {
 /// The source of randomness that the core is given.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// Takes a session index for its own hash: they are random, and chosen by us.
-#[derive(Default)]
-struct Unhashed(u64);
-
-impl Hasher for Unhashed {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0 << 8 | u64::from(*byte);
-        }
-    }
-
-    fn write_u32(&mut self, index: u32) {
-        // The table takes the group from the low bits and the tag from the high ones.
-        self.0 = u64::from(index) << 32 | u64::from(index);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// What a link is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkUse {
@@ -99,7 +77,7 @@ pub struct Endpoint {
     routing: Routing,
     handshakes: Handshakes,
     /// Whose session a receiver index names.
-    indices: HashMap<u32, PeerId, BuildHasherDefault<Unhashed>>,
+    indices: SortedMap<u32, PeerId>,
     events: VecDeque<Event>,
     drops: SortedMap<&'static str, u64>,
     pool: Pool,
@@ -120,7 +98,7 @@ impl Endpoint {
             next_peer: 0,
             routing: Routing::default(),
             handshakes,
-            indices: HashMap::default(),
+            indices: SortedMap::new(),
             events: VecDeque::new(),
             drops: SortedMap::new(),
             pool: Pool::new(POOL),

@@ -1,9 +1,9 @@
 //! Which peer an inner address belongs to (WireGuard's cryptokey routing).
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::PeerId;
+use crate::sorted::SortedMap;
 
 /// A range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +43,7 @@ impl IpPrefix {
 /// The table of all peers.
 #[derive(Debug, Default)]
 pub struct Routing {
-    hosts: HashMap<IpAddr, PeerId>,
+    hosts: SortedMap<IpAddr, PeerId>,
     /// Longest first.
     prefixes: Vec<(IpPrefix, PeerId)>,
 }

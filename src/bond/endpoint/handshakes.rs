@@ -9,7 +9,7 @@ use crate::header::LinkId;
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::load::{DEFAULT_LOAD_THRESHOLD, HandshakeLoad};
 use crate::logical_clock::LogicalClock;
-use crate::peer::{Event, PeerConfig};
+use crate::peer::{Event, Peer, PeerConfig};
 use crate::session::Lifetimes;
 use crate::sorted::SortedMap;
 use crate::wire::Frame;
@@ -286,8 +286,7 @@ impl Endpoint {
             let peer = &mut entry.peer;
             if peer.receiver.opener.next_expiry().is_some_and(|at| at <= now) {
                 peer.receiver.opener.expire(now);
-                let live: Vec<u32> = peer.receiver.opener.indexes().collect();
-                self.indices.retain(|index, owner| owner != id || live.contains(index));
+                forget_ended(&mut self.indices, peer);
             }
             if peer.sender.has_session() {
                 peer.sender.sealer.expire(now);
@@ -319,8 +318,7 @@ impl Endpoint {
         for link in &mut entry.peer.sender.links {
             link.session_lost(now);
         }
-        let live: Vec<u32> = entry.peer.receiver.opener.indexes().collect();
-        self.indices.retain(|index, owner| *owner != id || live.contains(index));
+        forget_ended(&mut self.indices, &entry.peer);
         if let Some(call) = self.handshakes.calls.get_mut(&id) {
             call.initiator.cancel();
             call.retry = FIRST_RETRY;
@@ -401,8 +399,7 @@ impl Endpoint {
         peer.sender.sealer.install(established.sealing, now);
         peer.adopted(lineage, now);
         peer.asked_for(&established.settings, now);
-        let live: Vec<u32> = peer.receiver.opener.indexes().collect();
-        self.indices.retain(|index, owner| *owner != id || live.contains(index));
+        forget_ended(&mut self.indices, peer);
         self.indices.insert(established.local_index, id);
         if let Some(call) = self.handshakes.calls.get_mut(&id) {
             call.retry = FIRST_RETRY;
@@ -453,6 +450,13 @@ impl Endpoint {
             _ => "handshake refused",
         });
     }
+}
+
+/// Forgets the indices of a peer's sessions that have ended.
+fn forget_ended(indices: &mut SortedMap<u32, PeerId>, peer: &Peer) {
+    indices.retain(|index, owner| {
+        *owner != peer.id || peer.receiver.opener.indexes().any(|live| live == *index)
+    });
 }
 
 fn psk(config: &PeerConfig) -> PresharedKey {
