@@ -213,9 +213,9 @@ impl Flight {
     }
 
     /// Takes every payload in flight: the link has stopped answering.
-    pub fn take_all(&mut self) -> impl Iterator<Item = Outgoing> + '_ {
+    pub fn take_all(&mut self, into: &mut Vec<Outgoing>) {
         self.payload_bytes = 0;
-        self.records.iter_mut().filter_map(|r| r.payload.take())
+        into.extend(self.records.iter_mut().filter_map(|record| record.payload.take()));
     }
 
     /// Drops the oldest payload to save memory.

@@ -266,14 +266,13 @@ impl Link {
         self.enter(LinkState::Joining, "waiting for the server", now);
     }
 
-    /// A new session lineage: packet numbers start again.
-    pub fn restart(&mut self, now: Time) -> Vec<Outgoing> {
-        let mut lost: Vec<_> = std::mem::take(&mut self.flight).take_all().collect();
-        lost.extend(self.staged.take_all());
+    /// A new session lineage: packet numbers start again. What the link carried goes to `lost`.
+    pub fn restart(&mut self, lost: &mut Vec<Outgoing>, now: Time) {
+        self.take_payloads(lost);
+        self.flight = Flight::new();
         self.frames.clear();
         self.direct.clear();
         self.pacer = Pacer::new(self.capacity.rate(), now);
-        lost
     }
 
     /// Learns from a report of the other end; what was lost goes to `lost`.
@@ -336,8 +335,7 @@ impl Link {
             LinkState::Up => {
                 if self.overdue().is_some_and(|due| due <= now) {
                     self.enter(LinkState::Suspect, "no answer within the expected time", now);
-                    lost.extend(self.flight.take_all());
-                    lost.extend(self.staged.take_all());
+                    self.take_payloads(lost);
                     self.retry = SUSPECT_RETRY;
                     self.next_probe = Some(now);
                 } else {
@@ -345,7 +343,7 @@ impl Link {
                 }
             }
             LinkState::Suspect if now.since(self.since) >= self.suspect_limit() => {
-                lost.extend(self.flight.take_all());
+                self.flight.take_all(lost);
                 self.enter(LinkState::Down, "the other end does not answer", now);
             }
             _ => {}
@@ -419,13 +417,19 @@ impl Link {
         }
     }
 
-    /// The other end takes the link out of the session.
-    pub fn goodbye(&mut self, now: Time) -> Vec<Outgoing> {
+    /// The other end takes the link out of the session. What it carried goes to `lost`.
+    pub fn goodbye(&mut self, lost: &mut Vec<Outgoing>, now: Time) {
         self.path = None;
         self.validation = None;
         self.next_probe = None;
         self.enter(LinkState::Down, "the other end uses it no more", now);
-        self.flight.take_all().chain(self.staged.take_all()).collect()
+        self.take_payloads(lost);
+    }
+
+    /// Takes all that the link carries, or is to carry next.
+    pub fn take_payloads(&mut self, into: &mut Vec<Outgoing>) {
+        self.flight.take_all(into);
+        self.staged.take_all(into);
     }
 
     /// The session is gone; the link waits for the next.
@@ -485,8 +489,9 @@ impl Link {
     }
 
     fn orphan_flight(&mut self) {
-        self.orphans.extend(self.flight.take_all());
-        self.orphans.extend(self.staged.take_all());
+        let mut orphans = std::mem::take(&mut self.orphans);
+        self.take_payloads(&mut orphans);
+        self.orphans = orphans;
     }
 
     fn suspect_limit(&self) -> Duration {

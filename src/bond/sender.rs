@@ -129,8 +129,7 @@ impl Sender {
     pub fn remove_link(&mut self, id: LinkId) {
         if let Some(at) = self.links.iter().position(|l| l.id == id) {
             let mut link = self.links.remove(at);
-            self.lost.extend(link.flight.take_all());
-            self.lost.extend(link.staged.take_all());
+            link.take_payloads(&mut self.lost);
             self.planned_of(id);
             self.requeue_lost(Time::ZERO);
         }
@@ -139,12 +138,12 @@ impl Sender {
     /// The lineage is new, so packet numbers and sequences start again. What was in flight is lost.
     pub fn restart(&mut self, now: Time) {
         for link in &mut self.links {
-            for outgoing in link.restart(now) {
-                self.pool.put(outgoing.packet);
-            }
+            link.restart(&mut self.lost, now);
         }
         self.flows.clear();
-        for outgoing in self.planned.drain(..).map(|(_, outgoing)| outgoing).chain(self.resends.drain(..)) {
+        self.lost.extend(std::mem::take(&mut self.planned).into_iter().map(|(_, outgoing)| outgoing));
+        self.lost.extend(std::mem::take(&mut self.resends));
+        for outgoing in self.lost.drain(..) {
             self.pool.put(outgoing.packet);
         }
     }
@@ -262,7 +261,7 @@ impl Sender {
             }
             Frame::Goodbye { link } => {
                 if let Some(link) = self.links.iter_mut().find(|l| l.id == *link) {
-                    self.lost.extend(link.goodbye(now));
+                    link.goodbye(&mut self.lost, now);
                     self.requeue_lost(now);
                 }
             }

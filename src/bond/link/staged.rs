@@ -65,10 +65,8 @@ impl Staged {
     }
 
     /// Takes all of them.
-    pub fn take_all(&mut self) -> impl Iterator<Item = Outgoing> + '_ {
-        self.bytes = 0;
-        self.urgent = 0;
-        self.packets.drain(..)
+    pub fn take_all(&mut self, into: &mut Vec<Outgoing>) {
+        into.extend(std::mem::take(self).packets);
     }
 }
 
