@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::Time;
 use super::competition::{Competition, Sight, Verdict};
 use super::random_loss::{Advice, Observation, RandomLoss};
+use super::time::seconds;
 use super::window::Windowed;
 use super::wire::{Report, TICK_NANOS, tick_distance};
 use delay::Bend;
@@ -225,12 +226,12 @@ impl Capacity {
 
     /// The queue at the bottleneck.
     pub fn queue_delay(&self) -> Duration {
-        Duration::from_secs_f64(self.queue_delay.clamp(0.0, 60.0))
+        seconds(self.queue_delay)
     }
 
     /// Mean change of the delay from packet to packet.
     pub fn jitter(&self) -> Duration {
-        Duration::from_secs_f64(self.jitter.clamp(0.0, 60.0))
+        seconds(self.jitter)
     }
 
     /// One-way delay that a short or long packet sent now can expect, in wire ticks of an unknown offset that is the
@@ -526,7 +527,7 @@ impl Capacity {
                 false
             }
             None if now.since(self.base_met) > BASE_STALE && queue < 2.0 * target => {
-                self.drain_until = Some(now + Duration::from_secs_f64((context.rtt + 4.0 * target).min(0.3)));
+                self.drain_until = Some(now + seconds((context.rtt + 4.0 * target).min(0.3)));
                 true
             }
             None => false,

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::Time;
+use super::time::seconds;
 
 const PACKET: f64 = 1500.0;
 /// What is left of the rate after a loss.
@@ -180,14 +181,14 @@ impl Competition {
             !self.proven || sight.delivery > ALONE * self.capacity || now >= self.next_test + TEST_PATIENCE;
         if now >= self.next_test && alone && sight.full && now.since(self.last_cut) >= CALM {
             let length = 2.0 * sight.queue + sight.rtt;
-            let end = now + Duration::from_secs_f64(1.75 * length);
+            let end = now + seconds(1.75 * length);
             self.test = Some(Test {
                 before: sight.queue,
                 end,
                 range: None,
                 lost: false,
                 full: true,
-                last_part: now + Duration::from_secs_f64(length),
+                last_part: now + seconds(length),
             });
             return Verdict::Rate(self.rate * TEST_SHARE);
         }

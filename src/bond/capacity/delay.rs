@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Capacity, Context};
 use crate::Time;
+use crate::time::seconds;
 use crate::window::Windowed;
 use crate::wire::{NO_DELAY, Report, TICK_NANOS, TICKS, tick_distance};
 
@@ -111,7 +112,7 @@ impl Capacity {
         }
         let above = above?;
         self.queue.push_back((now, above));
-        let keep = Duration::from_secs_f64(self.queue_span());
+        let keep = seconds(self.queue_span());
         while self.queue.len() > 1 && self.queue.front().is_some_and(|(at, _)| now.since(*at) > keep) {
             self.queue.pop_front();
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Time;
+use crate::time::seconds;
 
 /// Seconds of the past that count.
 const SPAN: f64 = 4.0;
@@ -26,7 +27,7 @@ impl Repairs {
         if lost {
             self.waited += repair.as_secs_f64();
         }
-        repair.mul_f64((self.waited / (OFTEN * SPAN)).min(1.0))
+        seconds((self.waited / (OFTEN * SPAN)).min(1.0) * repair.as_secs_f64())
     }
 }
 
