@@ -159,9 +159,8 @@ impl Scheduler {
     }
 
     /// The link on which a packet that is sent at once arrives first; for resends and single packets.
-    pub fn earliest(candidates: &[Candidate], now: Time) -> Option<Candidate> {
-        let first = candidates.iter().map(|c| c.priority).min()?;
-        candidates.iter().filter(|c| c.priority == first).min_by_key(|c| c.arrival(now)).copied()
+    pub fn earliest(candidates: &[Candidate], now: Time) -> Option<&Candidate> {
+        candidates.iter().min_by_key(|c| (c.priority, c.arrival(now)))
     }
 
     /// Whether `candidate` gets nothing of a backlog because it would add too little to the others of its priority.
@@ -231,18 +230,24 @@ fn adaptive<'a>(
         });
     }
     let quickest = links.clone().map(|c| c.delay).min()?;
-    let worth = |c: &&Candidate| is_worth(c, quickest, links.clone());
-    let slowest = links.clone().filter(worth).map(|c| c.delay).max()?;
-    // When the link accepts the next packet.
-    let opens = |c: &Candidate| {
+    let worthy = links.clone().filter(|c| is_worth(c, quickest, links.clone()));
+    let slowest = worthy.clone().map(|c| c.delay).max()?;
+    let (mut best, mut wait) = (None, None);
+    for c in worthy {
         let lead = Duration::from_nanos(u64::try_from(slowest - c.delay).unwrap_or(0) / 4 * 3).min(MAX_STAGE);
-        c.free + c.staged - lead
-    };
-    let worthy = || links.clone().filter(worth);
-    match worthy().filter(|c| opens(c) <= now).min_by_key(|c| c.arrival_in_turn(now)) {
-        Some(best) if best.free <= now && best.staged.is_zero() => Some(Choice::Send(best.link)),
-        Some(best) => Some(Choice::Stage(best.link)),
-        None => worthy().map(opens).min().map(Choice::Wait),
+        // When the link accepts the next packet.
+        let opens = c.free + c.staged - lead;
+        let arrival = c.arrival_in_turn(now);
+        if opens > now {
+            wait = Some(wait.map_or(opens, |wait: Time| wait.min(opens)));
+        } else if best.is_none_or(|(earliest, _)| arrival < earliest) {
+            best = Some((arrival, c));
+        }
+    }
+    match best {
+        Some((_, best)) if best.free <= now && best.staged.is_zero() => Some(Choice::Send(best.link)),
+        Some((_, best)) => Some(Choice::Stage(best.link)),
+        None => wait.map(Choice::Wait),
     }
 }
 

@@ -141,7 +141,7 @@ impl Sender {
                 self.give_up(outgoing, now);
                 continue;
             }
-            let best = Scheduler::earliest(&self.candidates, now)?;
+            let best = *Scheduler::earliest(&self.candidates, now)?;
             if best.free > now + ahead {
                 self.wake_at(best.free - ahead);
                 return None;
