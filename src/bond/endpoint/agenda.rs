@@ -28,7 +28,7 @@ impl Entry {
 /// All peers. Whoever may have changed one has *touched* it, so that it is asked for what it wants to send.
 #[derive(Default)]
 pub(super) struct Agenda {
-    entries: SortedMap<PeerId, Entry>,
+    entries: SortedMap<PeerId, Box<Entry>>,
     /// In the order in which they are asked.
     touched: VecDeque<PeerId>,
     /// When the others want to be called.
@@ -40,7 +40,7 @@ impl Agenda {
         let id = peer.id;
         self.remove(id);
         let entry = Entry { peer, staged: StagedSettings::default(), touched: true, deadline: None };
-        self.entries.insert(id, entry);
+        self.entries.insert(id, Box::new(entry));
         self.touched.push_back(id);
     }
 
@@ -55,7 +55,7 @@ impl Agenda {
     }
 
     pub(super) fn get(&self, id: PeerId) -> Option<&Entry> {
-        self.entries.get(&id)
+        self.entries.get(&id).map(Box::as_ref)
     }
 
     /// The peer, to be changed.
@@ -69,7 +69,7 @@ impl Agenda {
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+        self.entries.values().map(Box::as_ref)
     }
 
     pub(super) fn ids(&self) -> Vec<PeerId> {
