@@ -24,6 +24,7 @@ use super::receiver::Opened;
 use super::routing::Routing;
 use super::session::OpenError;
 use super::status::EndpointStatus;
+use super::time::earliest;
 use super::wire::Frame;
 use super::{LinkId, Origin, Packet, Path, PeerId, Pool, Time, Transmit, ip};
 use crate::sorted::SortedMap;
@@ -321,7 +322,7 @@ impl Endpoint {
 
     /// When [`Endpoint::handle_timeout`] and [`Endpoint::poll_transmit`] are to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.entries.poll_timeout().into_iter().chain(self.handshakes.poll_timeout()).min()
+        earliest(&[self.entries.poll_timeout(), self.handshakes.poll_timeout()])
     }
 
     /// Does what time asks for.

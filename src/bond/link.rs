@@ -18,6 +18,7 @@ use super::flight::{Flight, Outgoing};
 use super::meter::Meter;
 use super::mtu::MtuSearch;
 use super::pacer::Pacer;
+use super::time::earliest;
 use super::wire::{Frame, Hello, Report};
 use super::{LinkId, Path, Time};
 pub use round_trip::RoundTrip;
@@ -324,7 +325,7 @@ impl Link {
             LinkState::Suspect => (Some(self.since + self.suspect_limit()), None),
             _ => (None, None),
         };
-        [overdue, train, self.next_probe].into_iter().flatten().min()
+        earliest(&[overdue, train, self.next_probe])
     }
 
     /// Does what time asks for. The payloads that a link which has become suspect carried go to `lost`.

@@ -15,6 +15,7 @@ use super::renewal::Renewal;
 use super::resequencer::Patience;
 use super::sender::Sender;
 use super::session::Lineage;
+use super::time::earliest;
 use super::wire::{Frame, Hello};
 use super::{LinkId, Origin, Path, PeerId, Policy, Time, ethernet};
 
@@ -349,9 +350,8 @@ impl Peer {
     /// When [`Peer::tick`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
         let announcement = self.announcer.poll_timeout().filter(|_| self.announces_over().is_some());
-        let halves = self.sender.poll_timeout().into_iter().chain(self.receiver.poll_timeout());
         let renewal = self.renewal.poll_timeout().filter(|_| self.usable_link().is_some());
-        halves.chain(announcement).chain(renewal).min()
+        earliest(&[self.sender.poll_timeout(), self.receiver.poll_timeout(), announcement, renewal])
     }
 
     /// At least one link carries traffic.

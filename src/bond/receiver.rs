@@ -1,6 +1,5 @@
 //! The receiving half of a peer: from opened transport packets to inner packets in order.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::meter::Meter;
@@ -8,6 +7,7 @@ use super::packet::{Packet, Pool};
 use super::reception::{Arrived, Reception};
 use super::resequencer::{Arrival, Order, Patience, Resequencer};
 use super::session::{Lifetimes, Opener};
+use super::time::earliest;
 use super::train::Train;
 use super::wire::{Frame, Frames, Kind, MAX_BITMAP, Report, Shim};
 use super::{LinkId, MAX_LINKS, Time, ip};
@@ -61,7 +61,7 @@ pub struct Receiver {
     pub opener: Opener,
     links: [Option<Box<Incoming>>; MAX_LINKS],
     resequencer: Resequencer,
-    partial: VecDeque<Partial>,
+    partial: Vec<Partial>,
     pool: Pool,
     whole: Packet,
     /// Answers for the sending half to send.
@@ -81,7 +81,7 @@ impl Receiver {
             opener: Opener::new(lifetimes),
             links: [const { None }; MAX_LINKS],
             resequencer: Resequencer::new(MAX_HELD),
-            partial: VecDeque::new(),
+            partial: Vec::new(),
             pool: Pool::new(MAX_PARTIAL),
             whole: Packet::default(),
             replies: Vec::new(),
@@ -113,7 +113,7 @@ impl Receiver {
             self.malformed += 1;
             return;
         };
-        if opened.clear && (!frames.is_empty() || shim.kind == Kind::Control) {
+        if opened.clear && (!frames.is_empty() || matches!(shim.kind, Kind::Control)) {
             self.malformed += 1;
             return;
         }
@@ -122,7 +122,7 @@ impl Receiver {
         incoming.packets += 1;
         incoming.bytes += opened.line_bytes as u64;
         incoming.meter.add(opened.line_bytes, now);
-        let mut elicits = shim.kind != Kind::Control;
+        let mut elicits = !matches!(shim.kind, Kind::Control);
         let mut asked = false;
         for frame in Frames::new(frames) {
             elicits |= !matches!(frame, Frame::Report(_));
@@ -188,9 +188,9 @@ impl Receiver {
 
     /// When [`Receiver::handle_timeout`] or [`Receiver::poll_reports`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let reports = self.links.iter().flatten().filter_map(|link| link.reception.due());
-        let trains = self.links.iter().flatten().filter_map(|link| link.train.as_ref()).map(Train::due);
-        reports.chain(trains).chain(self.resequencer.poll_timeout()).min()
+        self.links.iter().flatten().fold(self.resequencer.poll_timeout(), |first, link| {
+            earliest(&[first, link.reception.due(), link.train.as_ref().map(Train::due)])
+        })
     }
 
     /// Lets go what waited long enough. There may be [replies](Receiver::take_replies) afterwards.
@@ -262,17 +262,17 @@ impl Receiver {
 
     /// Enters a fragment; true when `self.whole` now holds the whole packet.
     fn assemble(&mut self, shim: &Shim, (index, count): (u8, u8), payload: &[u8], now: Time) -> bool {
-        while self.partial.front().is_some_and(|p| now.since(p.since) > MAX_ASSEMBLY) {
-            self.partial.pop_front();
+        while self.partial.first().is_some_and(|p| now.since(p.since) > MAX_ASSEMBLY) {
+            self.partial.remove(0);
         }
         let same = |p: &Partial| p.bucket == shim.bucket && p.sequence == shim.sequence;
         let at = match self.partial.iter().position(same) {
             Some(at) => at,
             None => {
                 if self.partial.len() >= MAX_PARTIAL {
-                    self.partial.pop_front();
+                    self.partial.remove(0);
                 }
-                self.partial.push_back(Partial {
+                self.partial.push(Partial {
                     since: now,
                     bucket: shim.bucket,
                     sequence: shim.sequence,
@@ -293,7 +293,7 @@ impl Receiver {
         if parts.flatten().count() < usize::from(count) {
             return false;
         }
-        let Some(partial) = self.partial.remove(at) else { return false };
+        let partial = self.partial.remove(at);
         self.whole.set_len(0);
         for part in partial.parts.into_iter().flatten() {
             if length <= MAX_INNER {

@@ -17,6 +17,7 @@ use super::peer::Handling;
 use super::queue::{Queue, QueueConfig, Via};
 use super::scheduler::{Candidate, Policy, Scheduler};
 use super::session::{Lifetimes, Sealer};
+use super::time::earliest;
 use super::wire::{self, Frame, Report};
 use super::{LinkId, MAX_LINKS, Path, Time, Transmit};
 use repairs::Repairs;
@@ -303,11 +304,11 @@ impl Sender {
     /// When something is to be done.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.sealer.cipher()?;
-        let links = self.links.iter().flat_map(|l| [l.next_tick(), l.next_padded()]).flatten();
         let staged = self.links.iter().any(|l| !l.staged.is_empty());
         let busy = staged || !self.queue.is_empty() || !self.resends.is_empty() || !self.planned.is_empty();
         let frames = self.links.iter().any(|l| !l.frames().is_empty() && l.path.is_some());
-        links.chain(self.wake.filter(|_| busy)).chain(frames.then_some(Time::ZERO)).min()
+        let first = earliest(&[self.wake.filter(|_| busy), frames.then_some(Time::ZERO)]);
+        self.links.iter().fold(first, |first, link| earliest(&[first, link.next_tick(), link.next_padded()]))
     }
 
     /// Does what time asks for.

@@ -67,7 +67,13 @@ impl Sub<Duration> for Time {
     }
 }
 
+/// The earliest of these.
+pub fn earliest(times: &[Option<Time>]) -> Option<Time> {
+    times.iter().flatten().min().copied()
+}
+
 /// So many seconds: none where they are negative, a minute at the most.
+#[inline(never)]
 pub fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, 60.0))
 }

@@ -21,6 +21,7 @@ use super::port::Ports;
 use super::timer::{self, Timer};
 use super::{Ecn, Offloads, RecvBatch, SendError, Socket, Transmit, Tun};
 use bonding_core::sorted::SortedMap;
+use bonding_core::time::earliest;
 use bonding_core::{Endpoint, Event, IpPrefix, LinkId, Path, PeerId, SocketId, Time};
 
 /// No more is read from a device, nor from the sockets, in a turn after so many packets. The same for both, so that
@@ -313,10 +314,10 @@ impl Driver {
         self.transmit(now, SEND_BATCH);
         self.sockets.retain(|slot| slot.retires.is_none_or(|at| at > now));
 
-        let sockets = self.sockets.iter().flat_map(|slot| [slot.rests_until, slot.retires]);
         let core = self.endpoint.poll_timeout().map(|deadline| deadline.max(now + MIN_SLEEP));
-        let ports = self.ports.iter().filter_map(|port| port.rests_until);
-        self.deadline = sockets.flatten().chain(ports).chain(core).min();
+        let ports = self.ports.iter().fold(core, |first, port| earliest(&[first, port.rests_until]));
+        self.deadline =
+            self.sockets.iter().fold(ports, |first, slot| earliest(&[first, slot.rests_until, slot.retires]));
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use super::handshakes::StagedSettings;
 use crate::deadlines::Deadlines;
 use crate::peer::Peer;
 use crate::sorted::SortedMap;
+use crate::time::earliest;
 use crate::{PeerId, Time};
 
 /// A peer and what belongs to it.
@@ -21,7 +22,7 @@ pub(super) struct Entry {
 
 impl Entry {
     fn timeout(&self) -> Option<Time> {
-        self.peer.poll_timeout().into_iter().chain(self.peer.receiver.opener.next_expiry()).min()
+        earliest(&[self.peer.poll_timeout(), self.peer.receiver.opener.next_expiry()])
     }
 }
 
@@ -110,8 +111,9 @@ impl Agenda {
 
     /// When the next peer wants to be called.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        let touched = self.touched.iter().filter_map(|id| self.entries.get(id)?.timeout());
-        touched.chain(self.deadlines.first().map(|(at, _)| at)).min()
+        let untouched = self.deadlines.first().map(|(at, _)| at);
+        let touched = self.touched.iter().filter_map(|id| self.entries.get(id));
+        touched.fold(untouched, |first, entry| earliest(&[first, entry.timeout()]))
     }
 }
 
