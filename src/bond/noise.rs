@@ -68,21 +68,20 @@ impl Noise {
         head: &[u8],
         random: &mut Random<'_>,
     ) -> Self {
-        Self::build(local, head, random, |builder| {
-            builder.remote_public_key(remote.as_bytes())?.psk(PSK_POSITION, psk.as_bytes())?.build_initiator()
-        })
+        Self::build(local, Some((remote, psk)), head, random)
     }
 
     /// `head`: what stood in the clear before the first message.
     pub fn responder(local: &KeyPair, head: &[u8], random: &mut Random<'_>) -> Self {
-        Self::build(local, head, random, |builder| builder.build_responder())
+        Self::build(local, None, head, random)
     }
 
+    /// `remote`: whom an initiator calls, and with which secret.
     fn build(
         local: &KeyPair,
+        remote: Option<(&PublicKey, &PresharedKey)>,
         head: &[u8],
         random: &mut Random<'_>,
-        finish: impl FnOnce(Builder<'_>) -> Result<HandshakeState, Error>,
     ) -> Self {
         let mut ephemeral = Zeroizing::new([0; KEY_LEN]);
         random(&mut *ephemeral);
@@ -91,7 +90,13 @@ impl Noise {
         let state = Builder::with_resolver(params, Box::new(Suite { ephemeral, public: local.public }))
             .prologue(&prologue)
             .and_then(|builder| builder.local_private_key(local.private.as_bytes()))
-            .and_then(finish)
+            .and_then(|builder| match remote {
+                None => builder.build_responder(),
+                Some((key, psk)) => builder
+                    .remote_public_key(key.as_bytes())?
+                    .psk(PSK_POSITION, psk.as_bytes())?
+                    .build_initiator(),
+            })
             .expect("the suite has everything that the pattern asks for");
         Noise(Box::new(state))
     }
