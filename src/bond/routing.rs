@@ -57,10 +57,10 @@ impl Routing {
                 self.hosts.insert(range.addr, peer);
             } else {
                 self.prefixes.retain(|(held, _)| held != range);
-                self.prefixes.push((*range, peer));
+                let place = self.prefixes.partition_point(|(held, _)| held.len >= range.len);
+                self.prefixes.insert(place, (*range, peer));
             }
         }
-        self.prefixes.sort_by_key(|(range, _)| std::cmp::Reverse(range.len));
     }
 
     /// Removes a peer's ranges.
