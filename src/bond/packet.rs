@@ -25,6 +25,16 @@ impl Packet {
         &mut self.data
     }
 
+    /// Its length, which is asked for much oftener than its bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Declares the first `len` bytes of the buffer to be the packet; at most [`BUFFER_SIZE`].
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.data.len());
@@ -55,6 +65,7 @@ impl Packet {
 impl Deref for Packet {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         &self.data[..self.len]
     }
