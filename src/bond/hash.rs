@@ -2,7 +2,7 @@
 //! keyed with a 16-byte result (the size of `mac1`, `mac2` and cookies).
 
 use blake2::digest::consts::U16;
-use blake2::digest::{Digest, FixedOutput, KeyInit, Update};
+use blake2::digest::{Digest, FixedOutput, KeyInit, Output, Update};
 use blake2::{Blake2s256, Blake2sMac, Blake2sMac256};
 use subtle::ConstantTimeEq;
 
@@ -20,22 +20,21 @@ pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
 
 /// BLAKE2s keyed with `key`, 32-byte result, over the concatenation of `parts`.
 pub(crate) fn mac256(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    let mut state = Blake2sMac256::new(key.into());
-    for part in parts {
-        Update::update(&mut state, part);
-    }
-    state.finalize_fixed().into()
+    keyed::<Blake2sMac256>(key, parts).into()
 }
 
 /// BLAKE2s keyed with `key` (16 or 32 bytes), 16-byte result, over the concatenation of `parts`.
 pub(crate) fn mac128<const KEY: usize>(key: &[u8; KEY], parts: &[&[u8]]) -> [u8; MAC_LEN] {
     const { assert!(KEY == 16 || KEY == 32) }
-    let mut state =
-        Blake2sMac::<U16>::new_from_slice(key).expect("BLAKE2s takes keys of up to 32 bytes, checked above");
+    keyed::<Blake2sMac<U16>>(key, parts).into()
+}
+
+fn keyed<Mac: KeyInit + Update + FixedOutput>(key: &[u8], parts: &[&[u8]]) -> Output<Mac> {
+    let mut state = Mac::new_from_slice(key).expect("BLAKE2s takes keys of up to 32 bytes");
     for part in parts {
-        Update::update(&mut state, part);
+        state.update(part);
     }
-    state.finalize_fixed().into()
+    state.finalize_fixed()
 }
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.
