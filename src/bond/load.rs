@@ -91,7 +91,7 @@ struct Bucket {
 
 impl Bucket {
     fn tokens(&self, now: Time) -> u64 {
-        let waited = u64::try_from(now.since(self.at).as_nanos()).unwrap_or(u64::MAX);
+        let waited = now.as_nanos().saturating_sub(self.at.as_nanos());
         self.tokens.saturating_add(waited).min(CAPACITY)
     }
 }

@@ -40,10 +40,20 @@ impl IpPrefix {
     }
 }
 
+/// An address as it is quickly compared: IPv6 or not, and its bits.
+type Host = (bool, u128);
+
+fn host(addr: IpAddr) -> Host {
+    match addr {
+        IpAddr::V4(addr) => (false, addr.to_bits().into()),
+        IpAddr::V6(addr) => (true, addr.to_bits()),
+    }
+}
+
 /// The table of all peers.
 #[derive(Debug, Default)]
 pub struct Routing {
-    hosts: SortedMap<IpAddr, PeerId>,
+    hosts: SortedMap<Host, PeerId>,
     /// Longest first.
     prefixes: Vec<(IpPrefix, PeerId)>,
 }
@@ -54,7 +64,7 @@ impl Routing {
         self.remove(peer);
         for range in ranges {
             if range.is_host() {
-                self.hosts.insert(range.addr, peer);
+                self.hosts.insert(host(range.addr), peer);
             } else {
                 self.prefixes.retain(|(held, _)| held != range);
                 let place = self.prefixes.partition_point(|(held, _)| held.len >= range.len);
@@ -71,7 +81,7 @@ impl Routing {
 
     /// Whose address this is.
     pub fn lookup(&self, addr: IpAddr) -> Option<PeerId> {
-        if let Some(peer) = self.hosts.get(&addr) {
+        if let Some(peer) = self.hosts.get(&host(addr)) {
             return Some(*peer);
         }
         self.prefixes.iter().find(|(range, _)| range.contains(addr)).map(|(_, peer)| *peer)
