@@ -411,7 +411,7 @@ fn speedtest(given: &Given) -> Result<Invocation, lexopt::Error> {
         socket: socket(given),
         json: given.has("json"),
         bond_only: given.has("bond-only"),
-        links: given.all("link", "a name", |name| Some(name.to_owned()))?,
+        links: given.texts("link")?,
         ..speedtest::Options::default()
     };
     if let Some(seconds) = given.value("seconds") {

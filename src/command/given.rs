@@ -74,6 +74,16 @@ impl Given {
         self.value(option).map(PathBuf::from)
     }
 
+    /// The values of an option.
+    ///
+    /// # Errors
+    ///
+    /// When one is not UTF-8.
+    pub(super) fn texts(&self, option: &str) -> Result<Vec<String>, Error> {
+        let values = self.values.iter().filter(|(name, _)| *name == option);
+        values.map(|(_, value)| value.clone().string()).collect()
+    }
+
     /// The values of an option, as `read` understands them.
     ///
     /// # Errors
@@ -86,9 +96,8 @@ impl Given {
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         let mut all = Vec::new();
-        for (_, value) in self.values.iter().filter(|(name, _)| *name == option) {
-            let text = value.clone().string()?;
-            all.push(read(&text).ok_or_else(|| format!("'{}' is not {expected}", clean(&text)))?);
+        for text in self.texts(option)? {
+            all.push(read(&text).ok_or_else(|| refused(&text, expected))?);
         }
         Ok(all)
     }
@@ -115,4 +124,8 @@ impl Given {
             (Some(_), Some(_)) => Err("which file? Leave out --config, or the other one".into()),
         }
     }
+}
+
+fn refused(text: &str, expected: &str) -> Error {
+    format!("'{}' is not {expected}", clean(text)).into()
 }
