@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::config;
-use crate::daemon::plan;
+use crate::daemon::{block_on, plan};
 
 /// Prints the steps, a line each.
 ///
@@ -33,15 +33,13 @@ pub fn run(path: &Path, stop: bool, out: &mut dyn Write) -> io::Result<u8> {
     for problem in &missing {
         writeln!(out, "{problem}")?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let steps = runtime.block_on(async {
+    // A question to netifd that is still open in the end is nobody's business any more.
+    let steps = block_on(async {
         match stop {
             true => plan::stop(config).await,
             false => plan::start(config).await,
         }
-    });
-    // A question to netifd that is still open is nobody's business any more.
-    runtime.shutdown_background();
+    })?;
     match steps {
         Ok(steps) => {
             for step in steps {

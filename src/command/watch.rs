@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use super::status::render;
 use super::text::wrap;
 use crate::daemon::control::{Command, ask};
-use crate::daemon::spawn_blocking;
+use crate::daemon::{block_on, spawn_blocking};
 use crate::io::terminal;
 
 /// How often it looks.
@@ -34,16 +34,13 @@ const ERASE_BELOW: &str = "\x1b[J";
 /// goes away is waited for, for it may just be restarting; elsewhere, or if it was never there, the end is that of
 /// `bonding status`.
 pub fn run(socket: &Path, json: bool, colour: bool) -> u8 {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return super::failure(&format!("event loop: {error}")),
-    };
-    runtime.block_on(async {
+    let watched = block_on(async {
         match Signals::new() {
             Ok(signals) => watch(socket, json, colour, signals).await,
             Err(error) => super::failure(&format!("signals: {error}")),
         }
-    })
+    });
+    watched.unwrap_or_else(|error| super::failure(&format!("event loop: {error}")))
 }
 
 async fn watch(socket: &Path, json: bool, colour: bool, mut signals: Signals) -> u8 {

@@ -42,7 +42,28 @@ pub mod watchdog;
 pub use service::{Daemon, plan};
 pub use start::{Options, StartError, run};
 
-use std::pin::Pin;
+use std::io;
+use std::pin::{Pin, pin};
+
+/// Runs an event loop on this thread until `work` is done; what else was begun meanwhile is not waited for.
+///
+/// # Errors
+///
+/// When the system refuses the loop's descriptors.
+#[inline(never)] // The frame of whoever calls this would hold all of `work`.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    let mut result = None;
+    until_done(pin!(async { result = Some(work.await) }))?;
+    result.ok_or_else(|| io::ErrorKind::Interrupted.into())
+}
+
+/// The loop itself, once for all of them.
+fn until_done(work: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(())
+}
 
 /// Starts a task. To the runtime all are of one type: its machinery is not built again for each, 1.3 KB on MIPS.
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {

@@ -133,14 +133,11 @@ pub struct Prepared {
 fn serve(config: Config, options: &Options) -> Result<(), StartError> {
     check_privileges()?;
     let prepared = prepare(&config, options)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::system("event loop"))?;
-    runtime.block_on(async {
+    let served = super::block_on(async {
         let daemon = Daemon::start(config, options, prepared).await?;
         daemon.run().await
-    })
+    });
+    served.map_err(StartError::system("event loop"))?
 }
 
 /// No thread may have been started yet: it would keep what is given up here.

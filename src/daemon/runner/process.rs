@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::{Answer, Hook, MAX_LINE, Order, Outcome, Task, job, trust};
 use crate::bond::sorted::SortedMap;
 use crate::config::{self, Hooks, Script};
-use crate::daemon::spawn_blocking;
+use crate::daemon::{block_on, spawn_blocking};
 use crate::io::confine::survive_termination;
 use crate::json;
 use crate::net::netifd::Ubus;
@@ -234,13 +234,9 @@ fn execute(
 }
 
 fn ask_netifd(name: &str) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let answer = match runtime {
-        Ok(runtime) => runtime.block_on(Ubus::default().ask(name)),
-        Err(error) => return Outcome::NotFound { nowhere: false, reason: error.to_string() },
-    };
-    match answer {
-        Ok(answer) => Outcome::Found(String::from_utf8_lossy(&answer).into_owned()),
-        Err(error) => Outcome::NotFound { nowhere: error.is_final(), reason: error.to_string() },
+    match block_on(Ubus::default().ask(name)) {
+        Ok(Ok(answer)) => Outcome::Found(String::from_utf8_lossy(&answer).into_owned()),
+        Ok(Err(error)) => Outcome::NotFound { nowhere: error.is_final(), reason: error.to_string() },
+        Err(error) => Outcome::NotFound { nowhere: false, reason: error.to_string() },
     }
 }
