@@ -303,8 +303,10 @@ links, peers: prints the names that the daemon has now.
 ];
 
 /// The names of all commands.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    COMMANDS.iter().map(|command| command.name).chain(["server", "help"])
+pub(super) fn names() -> Vec<&'static str> {
+    let mut names = vec!["server", "help"];
+    names.extend(COMMANDS.iter().map(|command| command.name));
+    names
 }
 
 /// Understands the arguments behind the program's name.
@@ -342,7 +344,7 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<Invocation, lexopt::Erro
 
 /// What to type for help with a command line that is wrong.
 pub(super) fn help_with(first: Option<&OsStr>) -> String {
-    match first.and_then(OsStr::to_str).filter(|word| names().any(|name| name == *word)) {
+    match first.and_then(OsStr::to_str).filter(|word| names().contains(word)) {
         Some(command) => format!("bonding {command} --help"),
         None => "bonding --help".to_owned(),
     }
@@ -496,7 +498,7 @@ mod tests {
 
     #[test]
     fn every_command_has_its_own_help() {
-        for command in names().filter(|command| *command != "help") {
+        for command in names().into_iter().filter(|command| *command != "help") {
             let Ok(Invocation::Help(text)) = typed(&format!("{command} --help")) else { panic!("{command}") };
             assert!(text.starts_with(&format!("bonding {command}")), "{command}: {text}");
             assert_eq!(typed(&format!("help {command}")), Ok(Invocation::Help(text)));

@@ -72,7 +72,7 @@ fn options(command: &str) -> SortedSet<String> {
 }
 
 fn script() -> String {
-    let mut script = BEGINNING.replace("COMMANDS", &names().collect::<Vec<_>>().join(" "));
+    let mut script = BEGINNING.replace("COMMANDS", &names().join(" "));
     for command in names() {
         let options: Vec<String> = options(command).into_iter().collect();
         script += &format!("    {command}) options='{}' ;;\n", options.join(" "));

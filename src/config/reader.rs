@@ -101,14 +101,22 @@ impl<'a, 'b> Reader<'a, 'b> {
         }
     }
 
+    fn last(&self, name: &str) -> Option<&str> {
+        self.texts(name).pop()
+    }
+
     /// The values of an option, else its default.
     pub(super) fn all<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
-        self.texts(name).into_iter().filter_map(parse).collect()
+        let mut all = Vec::new();
+        for text in self.texts(name) {
+            all.extend(parse(text));
+        }
+        all
     }
 
     /// The value of an option, else its default.
     pub(super) fn one<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        parse(self.texts(name).pop()?)
+        parse(self.last(name)?)
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
