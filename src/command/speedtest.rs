@@ -180,9 +180,8 @@ impl Samples {
         let skipped = if end > WARM_UP * 5 / 2 { WARM_UP } else { Duration::ZERO };
         let before = self.0.iter().rev().find(|(at, _)| *at <= skipped).copied();
         let (start, bytes) = before.unwrap_or_default();
-        let micros = (end - start).as_micros().max(1);
-        let bits = u128::from(all - bytes) * 8 * 1_000_000;
-        u64::try_from(bits / micros).unwrap_or(u64::MAX)
+        let micros = u64::try_from((end - start).as_micros()).unwrap_or(u64::MAX).max(1);
+        (all - bytes).saturating_mul(8 * 1_000_000) / micros
     }
 
     fn bytes(&self) -> u64 {

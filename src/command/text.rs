@@ -57,7 +57,10 @@ pub fn percent(share: f64) -> String {
 /// How much of `most` is used, as a bar of `cells` characters; empty if `most` is not known.
 pub fn bar(now: u64, most: Option<u64>, cells: usize) -> String {
     let Some(most) = most.filter(|most| *most > 0) else { return String::new() };
-    let share = u128::from(now) * cells as u128 / u128::from(most);
+    let share = match now.checked_mul(cells as u64) {
+        Some(parts) => parts / most,
+        None => now / most.div_ceil(cells as u64),
+    };
     let filled = usize::try_from(share).unwrap_or(cells).min(cells);
     format!("{}{}", "#".repeat(filled), ".".repeat(cells - filled))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, sleep_until};
 
 use super::status::render;
 use super::text::wrap;
@@ -46,14 +46,14 @@ pub fn run(socket: &Path, json: bool, colour: bool) -> u8 {
 async fn watch(socket: &Path, json: bool, colour: bool, mut signals: Signals) -> u8 {
     let own_screen = io::stdout().is_terminal() && !json;
     let mut screen: Option<Screen> = None;
-    let mut ticks = tokio::time::interval(REFRESH);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = Instant::now();
     loop {
         let status = tokio::select! {
             biased;
             () = signals.next() => return 0,
-            status = async { ticks.tick().await; question(socket).await } => status,
+            status = async { sleep_until(next).await; question(socket).await } => status,
         };
+        next = Instant::now() + REFRESH;
         let text = match (status, &screen) {
             (Ok(status), _) if json => format!("{status}\n"),
             (Ok(status), _) => render(status, colour),

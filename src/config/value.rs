@@ -354,9 +354,11 @@ fn decimal(number: &str, factor: u64) -> Option<u64> {
         None => (digits(number)?, ""),
     };
     let fraction = fraction.get(..fraction.len().min(9))?;
-    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-    let digits = u128::from(whole.parse::<u64>().ok()?) * scale + fraction.parse::<u128>().unwrap_or(0);
-    u64::try_from(digits.checked_mul(u128::from(factor))? / scale).ok()
+    let scale = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
+    let fraction = fraction.parse::<u64>().unwrap_or(0);
+    // In two steps, of which none can overflow.
+    let part = fraction * (factor / scale) + fraction * (factor % scale) / scale;
+    whole.parse::<u64>().ok()?.checked_mul(factor)?.checked_add(part)
 }
 
 #[cfg(test)]

@@ -12,12 +12,13 @@ mod starting;
 mod watching;
 
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Interval;
+use tokio::time::{Instant, Sleep};
 
 use super::client::{Client, Placing};
 use super::clock::ClockFile;
@@ -48,6 +49,9 @@ use crate::net::{Family, Netlink};
 
 /// A link without a place is looked for this often, beside every change of the network.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Between two looks at what no event tells of.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What a client calls its only peer.
 const SERVER: &str = "server";
@@ -116,7 +120,7 @@ pub struct Daemon {
     inbox: mpsc::Receiver<Message>,
     tell: mpsc::Sender<Message>,
     signals: Signals,
-    tick: Interval,
+    tick: Pin<Box<Sleep>>,
     /// The generation that must be settled before sockets are opened.
     settling: Option<u64>,
     /// Changes of the network that were answered.
@@ -181,7 +185,7 @@ impl Daemon {
                 request = self.control.next() => self.answer(request),
                 Some(message) = self.inbox.recv() => self.take_message(message),
                 report = self.scripts.next() => self.take_report(&report),
-                _ = self.tick.tick() => self.tick(),
+                () = self.tick.as_mut() => self.tick(),
                 wish = self.signals.next() => match wish {
                     Wish::Reload => { self.reload(); }
                     Wish::Stop => self.stopping = true,
@@ -377,6 +381,7 @@ impl Daemon {
     }
 
     fn tick(&mut self) {
+        self.tick.as_mut().reset(Instant::now() + TICK);
         let now = now();
         self.links_changed |= self.kernel.is_some();
         if now.since(self.looked) >= LOOK_AGAIN && self.is_incomplete() {

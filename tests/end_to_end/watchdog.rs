@@ -64,6 +64,8 @@ fn the_action_is_run_when_nobody_answers_and_not_while_no_link_is_up() {
     assert_eq!(times.len(), 2, "{events:#?}");
     let pause = times[0] - times[1];
     assert!((3_000..9_000).contains(&pause), "twice the time-out between the actions: {pause} ms");
+    // It counts from its beginning.
+    let _ = bond.wait_for(End::Client, LIMIT, |_| actions().len() == 2);
     assert_eq!(actions(), ["mend it"; 2]);
 
     // Without any link nothing can be mended.

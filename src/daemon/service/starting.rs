@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use super::{Daemon, Side, Signals, enslaving, forward, hooks, index_of, placing, role_name, switches};
 use crate::bond::sorted::SortedMap;
@@ -86,8 +86,6 @@ impl Daemon {
         let saved = globals.control_socket.with_extension("sysctl");
         let network = Network::start(reconciler, watch, saved, first).await?;
 
-        let mut tick = interval(Duration::from_secs(1));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut daemon = Daemon {
             options: options.clone(),
             side,
@@ -118,7 +116,7 @@ impl Daemon {
             inbox,
             tell,
             signals,
-            tick,
+            tick: Box::pin(sleep(Duration::ZERO)),
             settling: None,
             changes: 0,
             looked: started,
