@@ -150,7 +150,7 @@ fn watch(bond: Option<&Bond>, time: Duration) -> io::Result<()> {
             if redraw && drawn > 0 {
                 print!("\x1b[{drawn}A");
             }
-            drawn = draw(&status);
+            drawn = draw(&status, if redraw { "\x1b[K" } else { "" });
             io::stdout().flush()?;
         }
         std::thread::sleep(LOOK.min(end.saturating_duration_since(Instant::now())));
@@ -158,14 +158,14 @@ fn watch(bond: Option<&Bond>, time: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Shows the lines; gives the number of rows.
-fn draw(status: &Value) -> usize {
+/// Shows the lines, each with `end` behind it; gives the number of rows.
+fn draw(status: &Value, end: &str) -> usize {
     let links = status["endpoint"]["peers"][0]["links"].as_array().map(Vec::as_slice).unwrap_or_default();
     for link in links {
         let rate = |field: &str| link[field].as_u64().unwrap_or(0);
         let rtt = link["rtt_ms"].as_f64().map_or("    -   ".into(), |rtt| format!("{rtt:5.1} ms"));
         println!(
-            "  {:<6} {:<8} rtt {rtt}  loss {:>4.1} %   down {:>10}   up {:>10} \x1b[K",
+            "  {:<6} {:<8} rtt {rtt}  loss {:>4.1} %   down {:>10}   up {:>10}{end}",
             link["name"].as_str().unwrap_or("?"),
             link["state"].as_str().unwrap_or("?"),
             100.0 * link["tx_loss"].as_f64().unwrap_or(0.0).max(0.0),
