@@ -308,6 +308,8 @@ fn expand(low: u32, next: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::wire::NO_DELAY;
 
@@ -405,5 +407,67 @@ mod tests {
     fn expansion_finds_the_nearest_number() {
         assert_eq!(expand(u32::MAX, 1 << 32), Some((1 << 32) - 1));
         assert_eq!(expand(5, (1 << 32) + 7), Some((1 << 32) + 5));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Sent { elicits: bool, carries: bool },
+        Reported { back: u32, run: u16, bitmap: Vec<u8>, hurried: bool },
+        Dropped,
+        TakenAll,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let back = prop_oneof![4 => 0..40u32, 1 => any::<u32>(), 1 => Just(u32::MAX)];
+        let run = prop_oneof![4 => 0..20u16, 1 => any::<u16>(), 1 => Just(u16::MAX)];
+        let bitmap = proptest::collection::vec(any::<u8>(), 0..=32);
+        prop_oneof![
+            20 => (any::<bool>(), any::<bool>()).prop_map(|(elicits, carries)| Step::Sent { elicits, carries }),
+            8 => (back, run, bitmap, any::<bool>())
+                .prop_map(|(back, run, bitmap, hurried)| Step::Reported { back, run, bitmap, hurried }),
+            1 => Just(Step::Dropped),
+            1 => Just(Step::TakenAll),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_reported_the_books_are_right_and_each_payload_is_handed_out_once(
+            steps in proptest::collection::vec(step(), 1..300),
+            first in prop_oneof![Just(0u64), Just(u64::from(u32::MAX) - 20), 0..1u64 << 40],
+        ) {
+            let mut flight = Flight::starting_at(first);
+            let mut sent = 0;
+            let mut out = Vec::new();
+            for (at, step) in (0..).map(Time::from_millis).zip(steps) {
+                match step {
+                    Step::Sent { elicits, carries } => {
+                        let payload = carries.then(|| outgoing(sent));
+                        sent += u32::from(carries);
+                        out.extend(flight.sent(160, elicits, payload, Duration::ZERO, at).map(|o| o.sequence));
+                    }
+                    Step::Reported { back, run, bitmap, hurried } => {
+                        let largest = (flight.next_number() as u32).wrapping_sub(1).wrapping_sub(back);
+                        let (report, mut lost) = (report(largest, run, &bitmap), Vec::new());
+                        if hurried {
+                            flight.hasten(&report, &mut lost);
+                        } else {
+                            flight.report(&report, |done| out.push(done.sequence), &mut lost);
+                        }
+                        out.extend(lost.iter().map(|outgoing| outgoing.sequence));
+                    }
+                    Step::Dropped => out.extend(flight.drop_oldest_payload().map(|o| o.sequence)),
+                    Step::TakenAll => out.extend(flight.take_all().map(|outgoing| outgoing.sequence)),
+                }
+                let flying = flight.records.iter().filter(|record| record.fate == Fate::Flying).count();
+                prop_assert_eq!(flight.in_flight(), 160 * flying);
+                let kept = flight.records.iter().filter(|record| record.payload.is_some()).count();
+                prop_assert_eq!(flight.payload_bytes(), 100 * kept);
+                prop_assert_eq!(out.len() + kept, sent as usize);
+                let _ = flight.oldest_unanswered();
+            }
+            out.sort_unstable();
+            prop_assert!(out.windows(2).all(|pair| pair[0] < pair[1]), "handed out twice: {:?}", out);
+        }
     }
 }

@@ -595,6 +595,50 @@ mod tests {
 
     proptest! {
         #[test]
+        fn frames_of_any_content_read_back_as_written(
+            (link, id, index, count) in (0..crate::MAX_LINKS as LinkId, any::<u8>(), any::<u8>(), any::<u8>()),
+            words in any::<[u32; 3]>(),
+            halves in any::<[u16; 5]>(),
+            bitmap in proptest::collection::vec(any::<u8>(), 0..=MAX_BITMAP),
+            name in "[^\\p{Cc}]{0,3}",
+        ) {
+            let [largest, bytes, ticks] = words;
+            let [hold, marked, jitter, run, mtu] = halves;
+            let times = [largest, bytes, ticks].map(|time| time % TICKS);
+            let frames = [
+                Frame::Train { id, index, count },
+                Frame::TrainReply { link, id, bytes, ticks },
+                Frame::Report(Report {
+                    link,
+                    largest,
+                    received: times[0],
+                    hold,
+                    bytes,
+                    marked,
+                    short_delay: times[1],
+                    long_delay: times[2],
+                    jitter,
+                    run,
+                    bitmap: &bitmap,
+                }),
+                Frame::Hello(Hello {
+                    enabled: id & 1 != 0,
+                    priority: index,
+                    weight: marked,
+                    last_resort: id & 2 != 0,
+                    keepalive_ms: hold,
+                    download_kbit: bytes,
+                    mtu,
+                    name,
+                }),
+                Frame::Renew,
+            ];
+            let mut written = Vec::new();
+            frames.iter().for_each(|frame| frame.write(&mut written));
+            prop_assert_eq!(Frames::new(&written).collect::<Vec<_>>(), frames);
+        }
+
+        #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Some((_, frames, _)) = Shim::parse(&bytes) {
                 let _ = Frames::new(frames).count();
