@@ -275,16 +275,6 @@ impl LineHandle {
         self.with(|line, _| line.gateways.clone())
     }
 
-    /// Gives the box other addresses on the router's side.
-    pub fn set_gateways(&self, gateways: Vec<IpAddr>) {
-        self.with(|line, _| line.gateways = gateways);
-    }
-
-    /// Routes other networks down this line, for what is not translated.
-    pub fn set_inside(&self, inside: Vec<Prefix>) {
-        self.with(|line, _| line.inside = inside);
-    }
-
     /// How the box translates.
     pub fn nat(&self) -> NatConfig {
         self.with(|line, _| line.nat.config().clone())

@@ -219,26 +219,6 @@ impl<T> Line<T> {
         self.change(now, |config| config.delay = delay);
     }
 
-    /// Sets the jitter, see [`LineConfig::jitter`].
-    pub fn set_jitter(&mut self, now: Duration, jitter: Duration) {
-        self.change(now, |config| config.jitter = jitter);
-    }
-
-    /// Sets the random loss (0 to 1).
-    pub fn set_loss(&mut self, now: Duration, loss: f64) {
-        self.change(now, |config| config.loss = loss);
-    }
-
-    /// Sets the burst loss.
-    pub fn set_burst_loss(&mut self, now: Duration, burst: Option<BurstLoss>) {
-        self.change(now, |config| config.burst_loss = burst);
-    }
-
-    /// Sets the queue limit; what waits already stays.
-    pub fn set_queue(&mut self, now: Duration, queue: QueueLimit) {
-        self.change(now, |config| config.queue = queue);
-    }
-
     /// Sets the path MTU in IP bytes.
     pub fn set_mtu(&mut self, now: Duration, mtu: Option<usize>) {
         self.change(now, |config| config.mtu = mtu);

@@ -211,17 +211,6 @@ impl Namespace {
         })
     }
 
-    /// Brings a device down; the kernel removes its routes.
-    ///
-    /// # Errors
-    ///
-    /// When there is none of that name.
-    pub fn link_down(&self, device: &str) -> io::Result<()> {
-        self.device_netlink(device, async |handle, index| {
-            handle.link().set(LinkUnspec::new_with_index(index).down().build()).execute().await
-        })
-    }
-
     /// Whether a device has a carrier (a cable that leads somewhere).
     ///
     /// # Errors
