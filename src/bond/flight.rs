@@ -457,7 +457,11 @@ mod tests {
                         out.extend(lost.iter().map(|outgoing| outgoing.sequence));
                     }
                     Step::Dropped => out.extend(flight.drop_oldest_payload().map(|o| o.sequence)),
-                    Step::TakenAll => out.extend(flight.take_all().map(|outgoing| outgoing.sequence)),
+                    Step::TakenAll => {
+                        let mut taken = Vec::new();
+                        flight.take_all(&mut taken);
+                        out.extend(taken.iter().map(|outgoing| outgoing.sequence));
+                    }
                 }
                 let flying = flight.records.iter().filter(|record| record.fate == Fate::Flying).count();
                 prop_assert_eq!(flight.in_flight(), 160 * flying);
