@@ -52,6 +52,20 @@ pub fn part<T: FromJson>(object: &Value, name: &'static str) -> Result<T, Error>
     get(object, name).ok_or(Error::Part(name))
 }
 
+/// The items of a list; none where there is no list.
+pub fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The texts in a list.
+pub fn texts(value: &Value) -> Vec<&str> {
+    let mut texts = Vec::new();
+    for item in items(value) {
+        texts.extend(item.as_str());
+    }
+    texts
+}
+
 impl FromJson for bool {
     fn from_json(value: &Value) -> Option<Self> {
         value.as_bool()
@@ -143,6 +157,13 @@ mod tests {
         assert_eq!(get::<Option<u8>>(&object, "no"), Some(None));
         assert_eq!(get::<Option<u8>>(&object, "on"), None);
         assert_eq!(get::<u8>(&object, "gone"), None);
+    }
+
+    #[test]
+    fn what_is_no_list_has_no_items() {
+        let list = json!(["a", 1, null, "b"]);
+        assert_eq!((items(&list).len(), texts(&list)), (4, vec!["a", "b"]));
+        assert!(items(&json!("a")).is_empty() && texts(&json!({ "a": "b" })).is_empty());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::text::{bar, milliseconds, rate};
 use crate::bond::LinkId;
 use crate::daemon::control::{Command as Request, ask};
 use crate::daemon::speedtest::{Direction, Order, UNSENT};
+use crate::json::{items, texts};
 
 /// Seconds of one measurement when nothing else is said.
 const SECONDS: u64 = 5;
@@ -132,7 +133,7 @@ fn name(leg: &Leg) -> &str {
 
 /// The bond first, then each link; each down and up.
 fn legs(plan: &Value, options: &Options) -> Result<Vec<Leg>, String> {
-    let known = plan["links"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let known = items(&plan["links"]);
     let text = |link: &Value, field: &str| link[field].as_str().unwrap_or_default().to_owned();
     let up: Vec<(String, LinkId)> = known
         .iter()
@@ -234,9 +235,8 @@ fn measure(
 fn connect(plan: &Value) -> io::Result<TcpStream> {
     let device = plan["ifname"].as_str().unwrap_or_default();
     let port = u16::try_from(plan["port"].as_u64().unwrap_or(0)).unwrap_or(0);
-    let servers = plan["servers"].as_array().into_iter().flatten();
     let mut result = Err(io::Error::other("the server has no address inside the bond"));
-    for server in servers.filter_map(|server| server.as_str()?.parse::<IpAddr>().ok()) {
+    for server in texts(&plan["servers"]).into_iter().filter_map(|server| server.parse::<IpAddr>().ok()) {
         let address = SocketAddr::new(server, port);
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // Nothing of the test may take another way.

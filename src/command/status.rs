@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::text::{Paint, bar, bytes, clean_value, cut, duration, milliseconds, percent, rate, wrap};
 use crate::daemon::control::{Command, ask};
 use crate::daemon::metrics;
+use crate::json::{items, texts};
 
 /// Cells of a bar.
 const BAR: usize = 9;
@@ -55,8 +56,8 @@ pub fn routes(socket: &Path, json: bool, out: &mut dyn io::Write) -> u8 {
     let text = match json {
         true => format!("{reply:#}\n"),
         false => {
-            let lines = reply["lines"].as_array().map(Vec::as_slice).unwrap_or_default();
-            lines.iter().filter_map(Value::as_str).flat_map(|line| [line, "\n"]).collect()
+            let lines = texts(&reply["lines"]);
+            lines.into_iter().flat_map(|line| [line, "\n"]).collect()
         }
     };
     // Whoever read our output may have had enough of it.
@@ -80,8 +81,8 @@ pub fn render(mut status: Value, colour: bool) -> String {
     );
     let endpoint = &status["endpoint"];
     let _ = writeln!(text, "  public key: {}", string(endpoint, "public_key"));
-    if let Some(listen) = status["listen"].as_array().filter(|listen| !listen.is_empty()) {
-        let listen: Vec<_> = listen.iter().filter_map(Value::as_str).collect();
+    let listen = texts(&status["listen"]);
+    if !listen.is_empty() {
         text.push_str(&wrap(&format!("listening on: {}", listen.join(", ")), 2));
     }
     render_servers(&status["servers"], paint, &mut text);
@@ -90,11 +91,10 @@ pub fn render(mut status: Value, colour: bool) -> String {
     }
     if let Some(reload) = status.get("reload").filter(|reload| reload["ok"] == false) {
         let _ = writeln!(text, "  {}", paint.red("last reload refused:"));
-        let details = reload["details"].as_array().filter(|details| !details.is_empty());
-        let lines = match details {
-            Some(details) => details.iter().filter_map(Value::as_str).collect(),
-            None => vec![string(reload, "message")],
-        };
+        let mut lines = texts(&reload["details"]);
+        if lines.is_empty() {
+            lines.push(string(reload, "message"));
+        }
         lines.iter().for_each(|line| text.push_str(&wrap(line, 4)));
     }
     match (string(&status["firewall"], "table"), string(&status["firewall"], "problem")) {
@@ -110,7 +110,7 @@ pub fn render(mut status: Value, colour: bool) -> String {
     render_kernel_mode(&status["kernel"], paint, &mut text);
     render_privileges(status, paint, &mut text);
     render_watchdog(&status["watchdog"], paint, &mut text);
-    let peers = endpoint["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let peers = items(&endpoint["peers"]);
     for peer in peers {
         render_peer(peer, status, paint, &mut text);
     }
@@ -136,8 +136,7 @@ fn render_kernel_mode(kernel: &Value, paint: Paint, text: &mut String) {
         };
         let _ = writeln!(text, "    {}: {carrier}", string(slave, "device"));
     }
-    let problems = kernel["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
-    problems.iter().filter_map(Value::as_str).for_each(|problem| text.push_str(&wrap(problem, 4)));
+    texts(&kernel["problems"]).into_iter().for_each(|problem| text.push_str(&wrap(problem, 4)));
 }
 
 /// One peer of a status that was cleaned, as [`render`] shows it.
@@ -168,12 +167,11 @@ fn list_offloads(offloads: &Value) -> String {
 
 fn render_privileges(status: &Value, paint: Paint, text: &mut String) {
     let Some(privileges) = status.get("privileges") else { return };
-    let kept: Vec<_> =
-        privileges["capabilities"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let kept = texts(&privileges["capabilities"]).join(", ");
     let line = match (privileges.is_null(), privileges["seccomp"] == true) {
         (true, _) => paint.red("privileges: all, they could not be given up"),
-        (false, true) => format!("privileges: {}; system calls are filtered", kept.join(", ")),
-        (false, false) => format!("privileges: {}; no system call filter in this kernel", kept.join(", ")),
+        (false, true) => format!("privileges: {}; system calls are filtered", kept),
+        (false, false) => format!("privileges: {}; no system call filter in this kernel", kept),
     };
     if privileges.is_null() {
         let _ = writeln!(text, "  {line}");
@@ -186,8 +184,7 @@ fn render_watchdog(watchdog: &Value, paint: Paint, text: &mut String) {
     if !watchdog.is_object() {
         return;
     }
-    let addresses: Vec<_> =
-        watchdog["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let addresses = texts(&watchdog["addresses"]);
     let next = watchdog["next_action_ms"].as_u64().map(|ms| format!(", action in {}", duration(ms)));
     let silent = match watchdog["last_answer_ms"].as_u64() {
         Some(ms) => format!("no answer for {}", duration(ms)),
@@ -223,7 +220,7 @@ fn render_peer(peer: &Value, status: &Value, paint: Paint, text: &mut String) {
     let name = status["peers"][number(peer, "peer").to_string()].as_str().unwrap_or("peer");
     let up = peer["up"] == true;
     let state = if up { paint.green("up") } else { paint.red("down") };
-    let links = peer["links"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let links = items(&peer["links"]);
     // Each link says below why it is not up.
     let why = match (up, links.is_empty(), status["role"] == "server") {
         (true, _, _) => "",
@@ -263,7 +260,7 @@ fn render_peer(peer: &Value, status: &Value, paint: Paint, text: &mut String) {
         number(peer, "duplicates"),
     );
     text.push_str(&wrap(&counts, 2));
-    for rule in peer["rules"].as_array().into_iter().flatten() {
+    for rule in items(&peer["rules"]) {
         let at = number(rule, "rule");
         let name = usize::try_from(at).ok().and_then(|at| status["rules"][at].as_str());
         let name = name.map_or_else(|| format!("number {}", at + 1), str::to_owned);
@@ -333,7 +330,7 @@ fn render_link(link: &Value, status: &Value, paint: Paint, text: &mut String) {
 
 /// Where a bond with several servers is.
 fn render_servers(servers: &Value, paint: Paint, text: &mut String) {
-    let servers = servers.as_array().map(Vec::as_slice).unwrap_or_default();
+    let servers = items(servers);
     if servers.len() < 2 {
         return;
     }
@@ -359,7 +356,7 @@ fn render_servers(servers: &Value, paint: Paint, text: &mut String) {
 /// The last state changes as text.
 pub fn render_events(events: &Value) -> String {
     let mut text = String::new();
-    for event in events.as_array().map(Vec::as_slice).unwrap_or_default() {
+    for event in items(events) {
         let ago = duration(number(event, "age_ms"));
         let subject = match (event["peer"].as_str(), event["link"].as_str()) {
             (Some(peer), Some(link)) => format!("{peer} link {link} "),

@@ -15,6 +15,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::json::items;
+
 /// Who is served at the same time.
 const MAX_CLIENTS: usize = 4;
 
@@ -110,7 +112,7 @@ pub fn render(status: &Value) -> String {
     page.number("bonding_uptime_seconds", &[], &status["uptime_ms"], 0.001);
     page.head("bonding_mtu_bytes", "gauge", "MTU of the device.");
     page.number("bonding_mtu_bytes", &[], &status["mtu"], 1.0);
-    page.metrics(IO, [(vec![], &status["io"])]);
+    page.metrics(IO, &[(vec![], &status["io"])]);
 
     page.head("bonding_dropped_datagrams_total", "counter", "Datagrams that were dropped, by reason.");
     for (reason, count) in status["endpoint"]["drops"].as_object().into_iter().flatten() {
@@ -121,21 +123,22 @@ pub fn render(status: &Value) -> String {
         page.sample("bonding_firewall_set", &[], if problem.is_empty() { 1.0 } else { 0.0 });
     }
 
-    let peers = status["endpoint"]["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let peers = items(&status["endpoint"]["peers"]);
     let name = |peer: &Value| text(&status["peers"][peer["peer"].as_u64().unwrap_or(0).to_string()]);
-    let labelled = peers.iter().map(|peer| (vec![("peer", name(peer))], peer));
-    page.metrics(PEER, labelled);
-    let links = || {
-        peers.iter().flat_map(|peer| {
-            let links = peer["links"].as_array().into_iter().flatten();
-            links.map(move |link| (vec![("peer", name(peer)), ("link", text(&link["name"]))], link))
-        })
-    };
-    page.head("bonding_link_up", "gauge", "Whether the link carries traffic.");
-    for (labels, link) in links() {
-        page.sample("bonding_link_up", &labels, if link["state"] == "up" { 1.0 } else { 0.0 });
+    let mut links = Vec::new();
+    for peer in peers {
+        links.extend(items(&peer["links"]).iter().map(|link| {
+            let labels = vec![("peer", name(peer)), ("link", text(&link["name"]))];
+            (labels, link)
+        }));
     }
-    page.metrics(LINK, links());
+    let peers: Vec<_> = peers.iter().map(|peer| (vec![("peer", name(peer))], peer)).collect();
+    page.metrics(PEER, &peers);
+    page.head("bonding_link_up", "gauge", "Whether the link carries traffic.");
+    for (labels, link) in &links {
+        page.sample("bonding_link_up", labels, if link["state"] == "up" { 1.0 } else { 0.0 });
+    }
+    page.metrics(LINK, &links);
     page.0
 }
 
@@ -148,15 +151,11 @@ impl Page {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn metrics<'v>(
-        &mut self,
-        metrics: &[Metric],
-        things: impl IntoIterator<Item = (Vec<Label>, &'v Value)> + Clone,
-    ) {
+    fn metrics(&mut self, metrics: &[Metric], things: &[(Vec<Label>, &Value)]) {
         for metric in metrics {
             self.head(metric.name, metric.kind, metric.help);
-            for (labels, thing) in things.clone() {
-                self.number(metric.name, &labels, &thing[metric.field], metric.scale);
+            for (labels, thing) in things {
+                self.number(metric.name, labels, &thing[metric.field], metric.scale);
             }
         }
     }

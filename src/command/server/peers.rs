@@ -19,6 +19,7 @@ use crate::config::key::{PublicKey, Secret};
 use crate::config::value::{Host, IpNet};
 use crate::config::{self, Config, Peer};
 use crate::daemon::control::{Command as Request, ask};
+use crate::json::{items, texts};
 
 /// A router to be let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,10 +216,7 @@ pub(super) fn list(path: &Path, json: bool) -> Result<String, ServerError> {
     let width = file.config.peers.iter().map(|peer| peer.name.len()).max().unwrap_or(0).clamp(4, 24);
     let mut text = format!("{:width$}  {:<26}  addresses, networks\n", "peer", "state");
     for peer in &peers {
-        let words = |field: &str| -> Vec<&str> {
-            peer[field].as_array().into_iter().flatten().filter_map(Json::as_str).collect()
-        };
-        let nets = [words("addresses"), words("lans")].concat().join(" ");
+        let nets = [texts(&peer["addresses"]), texts(&peer["lans"])].concat().join(" ");
         let row = format!(
             "{:width$}  {:<26}  {nets}",
             peer["name"].as_str().unwrap_or_default(),
@@ -243,8 +241,7 @@ pub(super) fn show(path: &Path, name: &str, json: bool) -> Result<String, Server
     }
     let mut text = format!("{name}: {}\n", summary["state"].as_str().unwrap_or_default());
     for (label, field) in [("addresses", "addresses"), ("networks", "lans")] {
-        let words: Vec<&str> =
-            summary[field].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        let words = texts(&summary[field]);
         if !words.is_empty() {
             let _ = writeln!(text, "  {label}: {}", words.join(" "));
         }
@@ -286,8 +283,9 @@ fn summary(peer: &Peer, status: Option<&Json>) -> Json {
 
 /// What the running server says of a peer.
 fn live_peer<'s>(status: &'s Json, name: &str) -> Option<&'s Json> {
-    let peers = status["endpoint"]["peers"].as_array()?;
-    peers.iter().find(|peer| status["peers"][peer["peer"].as_u64().unwrap_or(0).to_string()] == name)
+    items(&status["endpoint"]["peers"])
+        .iter()
+        .find(|peer| status["peers"][peer["peer"].as_u64().unwrap_or(0).to_string()] == name)
 }
 
 fn live_status(config: &Config) -> Option<Json> {
