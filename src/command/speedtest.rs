@@ -8,8 +8,8 @@
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -19,6 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::text::{bar, milliseconds, rate};
 use crate::bond::LinkId;
 use crate::daemon::control::{Command as Request, ask};
+use crate::daemon::spawn_blocking;
 use crate::daemon::speedtest::{Direction, Order, UNSENT};
 use crate::json::{items, texts};
 
@@ -276,30 +277,35 @@ fn median(durations: &mut [Duration]) -> Option<f64> {
 /// Measures round trips while something else goes on.
 struct Pinging {
     over: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<Vec<Duration>>,
+    delays: Arc<Mutex<Vec<Duration>>>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl Pinging {
     fn start(plan: &Value) -> Pinging {
-        let over = Arc::new(AtomicBool::new(false));
-        let (plan, is_over) = (plan.clone(), over.clone());
-        let thread = std::thread::spawn(move || {
-            let mut delays = Vec::new();
+        let (over, delays) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Vec<Duration>>>::default());
+        let (plan, is_over, measured) = (plan.clone(), over.clone(), delays.clone());
+        let thread = spawn_blocking(move || {
             // Not before there is a load.
             std::thread::sleep(PAUSE * 2);
             while !is_over.load(Ordering::Relaxed) {
-                delays.extend(round_trip(&plan));
+                let delay = round_trip(&plan);
+                lock(&measured).extend(delay);
                 std::thread::sleep(PAUSE);
             }
-            delays
         });
-        Pinging { over, thread }
+        Pinging { over, delays, thread }
     }
 
     fn stop(self) -> Vec<Duration> {
         self.over.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default()
+        let _ = self.thread.join();
+        std::mem::take(&mut *lock(&self.delays))
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn download(
@@ -334,12 +340,15 @@ fn upload(
     progress: &mut dyn FnMut(&Samples) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut writer = stream.try_clone()?;
-    let sending = std::thread::spawn(move || -> io::Result<()> {
+    let failure = Arc::<Mutex<Option<io::Error>>>::default();
+    let told = failure.clone();
+    let sending = spawn_blocking(move || {
         let (buffer, started) = (vec![0; 64 * 1024], Instant::now());
-        while started.elapsed() < end {
-            writer.write_all(&buffer)?;
+        let mut sent = Ok(());
+        while sent.is_ok() && started.elapsed() < end {
+            sent = writer.write_all(&buffer);
         }
-        writer.shutdown(std::net::Shutdown::Write)
+        *lock(&told) = sent.and_then(|()| writer.shutdown(std::net::Shutdown::Write)).err();
     });
     // The server counts: what has left here may still wait in a buffer.
     for line in BufReader::new(stream).lines() {
@@ -355,7 +364,8 @@ fn upload(
         samples.0.push((at, bytes));
         progress(samples)?;
     }
-    sending.join().unwrap_or_else(|_| Err(io::Error::other("sending failed")))
+    let _ = sending.join();
+    lock(&failure).take().map_or(Ok(()), Err)
 }
 
 /// Where the results go.
