@@ -9,7 +9,10 @@ use blake2::digest::{Digest, FixedOutputReset};
 use chacha20poly1305::ChaCha20Poly1305;
 use chacha20poly1305::aead::inout::InOutBuf;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
+use snow::params::{
+    BaseChoice, CipherChoice, DHChoice, HandshakeChoice, HandshakeModifier, HandshakeModifierList,
+    HandshakePattern, HashChoice, NoiseParams,
+};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random as SnowRandom};
 use snow::{Builder, Error, HandshakeState};
@@ -25,6 +28,14 @@ const PROTOCOL: &[u8] = b"bonding 1";
 
 /// The position of the pre-shared key in the pattern.
 const PSK_POSITION: u8 = 2;
+
+/// What [`PATTERN`] says, as `snow` would read it.
+fn params() -> NoiseParams {
+    let modifiers = HandshakeModifierList { list: vec![HandshakeModifier::Psk(PSK_POSITION)] };
+    let handshake = HandshakeChoice { pattern: HandshakePattern::IK, modifiers };
+    let (dh, cipher, hash) = (DHChoice::Curve25519, CipherChoice::ChaChaPoly, HashChoice::Blake2s);
+    NoiseParams::new(PATTERN.to_owned(), BaseChoice::Noise, handshake, dh, cipher, hash)
+}
 
 /// What the first message adds to its payload: ephemeral key, static key with tag, tag.
 pub(crate) const MESSAGE_1_OVERHEAD: usize = KEY_LEN + KEY_LEN + TAG_LEN + TAG_LEN;
@@ -85,9 +96,8 @@ impl Noise {
     ) -> Self {
         let mut ephemeral = Zeroizing::new([0; KEY_LEN]);
         random(&mut *ephemeral);
-        let params: NoiseParams = PATTERN.parse().expect("a valid pattern");
         let prologue = [PROTOCOL, head].concat();
-        let state = Builder::with_resolver(params, Box::new(Suite { ephemeral, public: local.public }))
+        let state = Builder::with_resolver(params(), Box::new(Suite { ephemeral, public: local.public }))
             .prologue(&prologue)
             .and_then(|builder| builder.local_private_key(local.private.as_bytes()))
             .and_then(|builder| match remote {
@@ -304,5 +314,15 @@ impl Hash for Blake2s {
 
     fn result(&mut self, out: &mut [u8]) {
         out[..32].copy_from_slice(&self.0.finalize_fixed_reset());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parameters_are_those_of_the_pattern() {
+        assert_eq!(params(), PATTERN.parse().unwrap());
     }
 }
