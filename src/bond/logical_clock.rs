@@ -60,7 +60,7 @@ impl LogicalClock {
 
     /// Milliseconds, not below the last stamp.
     pub fn time(&self, now: Time) -> u64 {
-        let passed = u64::try_from(now.since(self.origin).as_millis()).unwrap_or(u64::MAX);
+        let passed = now.as_nanos().saturating_sub(self.origin.as_nanos()) / 1_000_000;
         self.base.saturating_add(passed).max(self.last)
     }
 }

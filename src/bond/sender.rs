@@ -283,10 +283,9 @@ impl Sender {
     /// Puts a frame on its way over `link`, or over the quickest when that one carries nothing.
     pub fn push_frame(&mut self, link: LinkId, frame: &Frame<'_>, now: Time) {
         let can = |l: &Link| l.path.is_some() && !matches!(l.state(), LinkState::Disabled);
-        let quickest = self.quickest(now);
-        let at = self.links.iter().position(|l| l.id == link && can(l));
-        let at = at.or_else(|| self.links.iter().position(|l| Some(l.id) == quickest));
-        if let Some(link) = at.and_then(|at| self.links.get_mut(at)) {
+        let carries = self.links.iter().any(|l| l.id == link && can(l));
+        let link = if carries { Some(link) } else { self.quickest(now) };
+        if let Some(link) = link.and_then(|link| self.link(link)) {
             link.push_frame(frame);
         }
     }
