@@ -457,6 +457,7 @@ impl Codel {
 }
 
 /// Drops the first packet of a flow, or marks it if its sender understands marks: (dropped, its bytes).
+#[cold]
 fn drop_or_mark(flow: &mut Flow, pool: &mut Pool) -> (bool, usize) {
     let mark = |waiting: &mut Waiting| {
         let packet = waiting.info.network.and_then(|at| waiting.packet.bytes_mut().get_mut(at..));

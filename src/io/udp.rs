@@ -410,13 +410,16 @@ impl Socket {
     }
 
     fn send_one(&self, transmit: &Transmit<'_>, payload: &[u8]) -> Result<(), SendError> {
-        self.send_quinn(transmit.as_quinn(payload, None)).map_err(|error| {
-            // A lone datagram cannot fail for want of segmentation offload: `quinn-udp` has drawn the wrong conclusion.
-            if is_offload_refusal(&error) {
-                let _ = self.reset_offload();
-            }
-            self.classify(error)
-        })
+        self.send_quinn(transmit.as_quinn(payload, None)).map_err(|error| self.classify_lone(error))
+    }
+
+    /// A lone datagram cannot fail for want of segmentation offload: `quinn-udp` has drawn the wrong conclusion then.
+    #[cold]
+    fn classify_lone(&self, error: io::Error) -> SendError {
+        if is_offload_refusal(&error) {
+            let _ = self.reset_offload();
+        }
+        self.classify(error)
     }
 
     fn send_quinn(&self, transmit: quinn_udp::Transmit<'_>) -> io::Result<()> {
