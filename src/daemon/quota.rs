@@ -241,7 +241,7 @@ fn days(year: i64, month: u8, day: u8) -> i64 {
 }
 
 /// The date of a day since 1970: year, month, day.
-fn date(since_1970: i64) -> (i64, u8, u8) {
+pub(crate) fn date(since_1970: i64) -> (i64, u8, u8) {
     // Far more than any calendar needs.
     let since_1970 = since_1970.clamp(-100_000_000, 100_000_000);
     let since_0000 = since_1970 + 719_468;

@@ -19,6 +19,7 @@ use crate::config::key::{PublicKey, Secret};
 use crate::config::value::{Host, IpNet};
 use crate::config::{self, Config, Peer};
 use crate::daemon::control::{Command as Request, ask};
+use crate::daemon::quota;
 use crate::json::{items, texts};
 
 /// A router to be let in.
@@ -302,15 +303,8 @@ fn no_peer(config: &Config, name: &str) -> ServerError {
 
 /// A time as `2026-11-21 07:30`.
 fn utc(seconds: u64) -> String {
-    // Howard Hinnant, "chrono-compatible low-level date algorithms": years begin in March.
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = quota::date(i64::try_from(days).unwrap_or(i64::MAX));
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", rest / 3_600, rest % 3_600 / 60)
 }
 
