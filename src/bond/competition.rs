@@ -102,12 +102,11 @@ pub struct Competition {
 }
 
 impl Competition {
-    /// Begins on a line that delivers `delivery` of ours and once carried `capacity`, both in bytes a second. What is
-    /// missing to the share that is kept is won back step by step: the line itself may have become slower.
-    pub fn new(delivery: f64, capacity: f64, now: Time) -> Self {
+    /// Begins with a rate on a line that once carried `capacity`, both in bytes a second.
+    pub fn new(rate: f64, capacity: f64, now: Time) -> Self {
         let floor = LEAST_SHARE * capacity;
         Competition {
-            rate: AHEAD * delivery,
+            rate: rate.max(floor),
             floor,
             next_test: now + FIRST_TEST,
             test: None,
@@ -208,10 +207,6 @@ impl Competition {
             let step = INCREASE * PACKET / rtt;
             let ceiling = (AHEAD * sight.delivery + step).max(self.rate);
             self.rate = (self.rate + step * sight.elapsed / rtt).min(ceiling);
-            if self.rate < self.floor {
-                self.rate =
-                    (self.rate * (1.0 + (AHEAD - 1.0) * sight.elapsed / rtt)).min(ceiling).min(self.floor);
-            }
         }
         Verdict::Rate(self.rate)
     }
@@ -237,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_rate_grows_by_two_packets_a_round_trip_and_falls_once_at_a_loss() {
-        let mut competition = Competition::new(400_000.0, 0.0, Time::ZERO);
+        let mut competition = Competition::new(500_000.0, 0.0, Time::ZERO);
         let mut rate = 0.0;
         for step in 1..=50 {
             match competition.step(&sight(0.08, false), Time::from_millis(step * 20)) {
@@ -257,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_empties_while_nothing_is_sent_proves_nothing() {
-        let mut competition = Competition::new(400_000.0, 500_000.0, Time::ZERO);
+        let mut competition = Competition::new(500_000.0, 500_000.0, Time::ZERO);
         let (mut testing, mut tests) = (false, 0);
         for step in 1..1_000 {
             let queue = if testing { 0.0 } else { 0.1 };
@@ -272,7 +267,7 @@ mod tests {
 
     /// The queue of a line on which each test leaves `left(number of the test)`; what the verdict is in the end.
     fn tested(left: impl Fn(u32) -> f64) -> Option<f64> {
-        let mut competition = Competition::new(400_000.0, 500_000.0, Time::ZERO);
+        let mut competition = Competition::new(500_000.0, 500_000.0, Time::ZERO);
         let (mut queue, mut tests, mut testing) = (0.1f64, 0, false);
         for step in 1..5_000 {
             match competition.step(&sight(queue, false), Time::from_millis(step * 20)) {
