@@ -11,7 +11,7 @@
 //! | `SCENARIO` | the four named | names, separated by commas (`random7`: the random set of seed 7; `10/2/20+8/1/50/l2`: lines of Mbit/s down and up, and ms; more: `scenarios::written`), `others`, or `random`: a set for each seed |
 //! | `DIRECTION` | `down,up` | |
 //! | `FLOWS` | `1,4` | |
-//! | `CC` | `cubic` | `reno`, `cubic`, `cubic-nohystart`, `bbr` |
+//! | `CONGESTION` | `cubic` | `reno`, `cubic`, `cubic-nohystart`, `bbr` |
 //! | `ECN` | 0 | 1: the flows negotiate ECN |
 //! | `SECONDS` | 15 | after 3 s of warm-up |
 //! | `POLICY` | `adaptive` | |
@@ -157,7 +157,7 @@ fn rows() -> Vec<Row> {
         let seeds =
             if paired { first + index..first + index + 1 } else { first..first + setting("SEEDS", 1u64) };
         for sender in list("DIRECTION", "down,up", direction) {
-            for algorithm in list("CC", "cubic", algorithm) {
+            for algorithm in list("CONGESTION", "cubic", algorithm) {
                 for flows in list("FLOWS", "1,4", |text| text.parse().ok()) {
                     for seed in seeds.clone() {
                         let plan = Plan {
