@@ -102,11 +102,12 @@ pub struct Competition {
 }
 
 impl Competition {
-    /// Begins with a rate on a line that once carried `capacity`, both in bytes a second.
-    pub fn new(rate: f64, capacity: f64, now: Time) -> Self {
+    /// Begins on a line that delivers `delivery` of ours and once carried `capacity`, both in bytes a second: with what it
+    /// delivers, and at least with the share of `capacity` that is kept.
+    pub fn new(delivery: f64, capacity: f64, now: Time) -> Self {
         let floor = LEAST_SHARE * capacity;
         Competition {
-            rate: rate.max(floor),
+            rate: delivery.max(floor),
             floor,
             next_test: now + FIRST_TEST,
             test: None,
