@@ -195,15 +195,27 @@ impl Listener {
         tell: &mpsc::Sender<M>,
         message: fn(oneshot::Sender<String>) -> M,
     ) -> io::Result<Listener> {
+        let mut sockets = Vec::new();
+        for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            match std::net::TcpListener::bind(SocketAddr::new(address, port)) {
+                Ok(socket) => sockets.push(socket),
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Listener::on(sockets, tell, message)
+    }
+
+    /// Serves those who come to `sockets`.
+    fn on<M: Send + 'static>(
+        sockets: Vec<std::net::TcpListener>,
+        tell: &mpsc::Sender<M>,
+        message: fn(oneshot::Sender<String>) -> M,
+    ) -> io::Result<Listener> {
         let places = Arc::new(Semaphore::new(MAX_CLIENTS));
         let mut listener = Listener { tasks: Vec::new() };
-        for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
-            let socket = match std::net::TcpListener::bind(SocketAddr::new(address, port)) {
-                Ok(socket) => socket,
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => continue,
-                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
-                Err(error) => return Err(error),
-            };
+        for socket in sockets {
             socket.set_nonblocking(true)?;
             let socket = TcpListener::from_std(socket)?;
             listener.tasks.push(super::spawn(accept(socket, places.clone(), tell.clone(), message)));
@@ -338,10 +350,13 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (tell, mut inbox) = mpsc::channel(1);
-            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let _listener = Listener::start(free, &tell, |answer| answer).unwrap();
+            let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let address = socket.local_addr().unwrap();
+            let refused = Listener::start(address.port(), &tell, |answer| answer).err();
+            assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::AddrInUse));
+            let _listener = Listener::on(vec![socket], &tell, |answer| answer).unwrap();
             let ask = move |line: &'static str| {
-                let mut stream = std::net::TcpStream::connect(("127.0.0.1", free)).unwrap();
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
                 write!(stream, "{line} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
                 let mut reply = String::new();
                 stream.read_to_string(&mut reply).unwrap();
