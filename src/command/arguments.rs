@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 use super::given::{Given, Takes};
-use super::{completion, join, rpcd, server, speedtest};
+use super::{completion, installed, join, rpcd, server, speedtest};
 use crate::config::spelling::nearest;
 use crate::daemon::control::{Command as Request, LinkAction};
 use crate::daemon::runner;
@@ -404,7 +404,7 @@ fn join(given: &Given) -> Result<Invocation, lexopt::Error> {
         (true, false) => join::Output::Batch,
         (false, false) => join::Output::Write,
     };
-    let config = given.path("config").unwrap_or_else(join::default_config);
+    let config = given.path("config").unwrap_or_else(installed::default_config);
     Ok(Invocation::Join(join::Options { line, wans, add, config, output }))
 }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value as Json, json};
 
-use super::keys;
+use super::{installed, keys};
 use crate::bond::keys::{PresharedKey, PrivateKey};
 use crate::config::edit::{EditError, Editor};
 use crate::config::invitation::{Invitation, InvitationError};
@@ -61,7 +61,7 @@ pub enum Wan {
 impl Wan {
     /// The name as OpenWrt's interface where this is OpenWrt, else as a device.
     pub fn named(name: String) -> Wan {
-        if is_openwrt() { Wan::Interface(name) } else { Wan::Device(name) }
+        if installed::is_openwrt() { Wan::Interface(name) } else { Wan::Device(name) }
     }
 
     fn option(&self) -> (&'static str, &str) {
@@ -108,16 +108,6 @@ pub enum JoinError {
     /// The private key.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-}
-
-/// Whether this is OpenWrt.
-pub fn is_openwrt() -> bool {
-    Path::new("/etc/openwrt_release").exists()
-}
-
-/// Where the router's configuration is when nothing else is said.
-pub fn default_config() -> PathBuf {
-    PathBuf::from(if is_openwrt() { "/etc/config/bonding" } else { "/etc/bonding/client.conf" })
 }
 
 /// Joins; gives the exit code.
@@ -188,12 +178,7 @@ fn join(options: &Options, now: SystemTime) -> Result<String, JoinError> {
             "the running daemon refused it: {}\n",
             super::text::clean(reply["message"].as_str().unwrap_or(""))
         ),
-        Err(_) if is_openwrt() => {
-            "start it: /etc/init.d/bonding enable; /etc/init.d/bonding restart\n".to_owned()
-        }
-        Err(_) => {
-            format!("start it: bonding run --config {file}, or systemctl enable --now bonding@client\n")
-        }
+        Err(_) => format!("start it: {}\n", installed::start_command(path)),
     };
     Ok(told)
 }
@@ -284,6 +269,7 @@ fn addition(
     Ok(changes)
 }
 
+/// What makes the line's server the bond's first one.
 fn changes(
     invitation: &Invitation,
     wans: &[Wan],
@@ -314,6 +300,13 @@ fn changes(
         changes.push(Change::Set(section.to_owned(), option, values));
     };
     set(&globals, "enabled", vec!["1".into()]);
+    let is_given = |option| document.sections.iter().any(|section| section.entry(option).is_some());
+    // Who has joined before keeps the key that the server knows.
+    if let Some(key) = installed::private_key_of(Path::new(file))
+        && !["private_key", "private_key_file", "public_key"].into_iter().any(is_given)
+    {
+        set(&globals, "private_key_file", vec![key.display().to_string()]);
+    }
     if let Some(cipher) = &invitation.cipher {
         set(&globals, "cipher", vec![cipher.clone()]);
     }

@@ -118,6 +118,33 @@ fn the_shipped_file_and_a_line_are_a_bond() {
 }
 
 #[test]
+fn the_key_of_a_file_of_its_own_is_beside_it_and_the_hint_names_that_file() {
+    let directory = std::env::temp_dir().join(format!("bonding-join-beside-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&directory);
+    let config = directory.join("office.conf");
+    let socket = format!("config globals\n\toption control_socket '{}'\n", directory.join("sock").display());
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(&config, socket).unwrap();
+    let wans = vec![Wan::Device("eth0".into())];
+    let line = invitation().to_line().as_str().to_owned();
+    let options = Options { line, wans, add: None, config: config.clone(), output: Output::Write };
+    let told = join(&options, now()).unwrap();
+    let (key, file) = (directory.join("private.key"), config.display());
+    assert!(told.contains(&format!("made: {}\n", key.display())), "{told}");
+    assert!(told.contains(&format!("start it: bonding run --config {file}\n")), "{told}");
+    assert_eq!(config::load_file(&config).unwrap().config.unwrap().globals.private_key_file, key);
+    // Who has joined with the key at the option's default keeps that one: the server knows no other.
+    let text = fs::read_to_string(&config).unwrap();
+    let before: String =
+        text.split_inclusive('\n').filter(|line| !line.contains("private_key_file")).collect();
+    fs::write(&config, &before).unwrap();
+    assert!(
+        !join(&Options { output: Output::Batch, ..options }, now()).unwrap().contains("private_key_file")
+    );
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
 fn joining_again_keeps_the_key_and_what_the_line_does_not_say() {
     let router = Router::new("again", SHIPPED);
     router.join(&invitation().to_line(), &["wan"], Output::Write).unwrap();

@@ -8,6 +8,7 @@ pub mod check;
 pub mod completion;
 mod given;
 pub mod import;
+mod installed;
 pub mod join;
 pub mod keys;
 pub mod options;
@@ -138,8 +139,11 @@ fn no_daemon(socket: &Path, error: &io::Error) -> u8 {
 fn why_no_daemon(socket: &Path, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => "only root and the control_group may ask it",
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused if installed::is_openwrt() => {
+            "is it running? Start it with /etc/init.d/bonding start"
+        }
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            "is it running? Start it with /etc/init.d/bonding start or `bonding run --config FILE`"
+            "is it running? Start it with `systemctl start bonding@NAME` or `bonding run --config FILE`"
         }
         _ => "it may be busy; look at its log",
     };

@@ -10,7 +10,7 @@ use nix::net::if_::InterfaceFlags;
 
 use super::{ServerError, checked};
 use crate::bond::keys::PrivateKey;
-use crate::command::keys;
+use crate::command::{installed, keys};
 use crate::config::edit::{EditError, Editor};
 use crate::config::key::read_private_key;
 use crate::config::value::{Host, IpNet};
@@ -87,9 +87,7 @@ fn write_file(path: &Path, pools: &[IpNet], addresses: &[Host], ports: &[u16]) -
     editor.set(globals, "role", "server")?;
     editor.set(globals, "nat", "1")?;
     editor.set(globals, "forwarding", "1")?;
-    // Beside the configuration: a server that was set up elsewhere is moved by moving its directory.
-    let key = path.with_file_name("private.key");
-    if key.is_absolute() {
+    if let Some(key) = installed::private_key_of(path) {
         editor.set(globals, "private_key_file", &key.display().to_string())?;
     }
     let ports = texts(&ports.iter().map(u16::to_string).collect::<Vec<_>>());
@@ -219,17 +217,11 @@ fn open_firewall(config: &Config, told: &mut String) {
 
 /// Has the system start the server, now and always.
 fn start_service(path: &Path, start: bool, told: &mut String) {
-    let file = path.display();
-    let by_hand = format!("service:       not started; run it with: bonding run --config {file}\n");
-    let unit = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("server");
-    // The unit reads /etc/bonding/NAME.conf.
-    let is_ours =
-        path.parent() == Some(Path::new("/etc/bonding")) && path.extension().is_some_and(|e| e == "conf");
-    if !start || !is_ours || !Path::new("/run/systemd/system").exists() {
-        told.push_str(&by_hand);
+    let Some(unit) = installed::systemd_unit(path).filter(|_| start) else {
+        let _ =
+            writeln!(told, "service:       not started; start it with: {}", installed::start_command(path));
         return;
-    }
-    let unit = format!("bonding@{unit}.service");
+    };
     let arguments = ["enable".to_owned(), "--now".to_owned(), unit.clone()];
     match succeeds("systemctl", &arguments) {
         true => {

@@ -16,6 +16,7 @@ use lexopt::prelude::*;
 use nix::fcntl::Flock;
 
 use crate::command::given::{Given, Takes};
+use crate::command::installed;
 use crate::config::edit::{EditError, Editor};
 use crate::config::key::{KeyFileError, PublicKey};
 use crate::config::value::{self, IpNet};
@@ -237,9 +238,9 @@ impl ServerFile {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "The running server was not told: you may not use its control socket.\n".to_owned()
             }
-            Err(_) => format!(
-                "No server runs now; start it: systemctl start bonding@server, or bonding run --config {name}\n"
-            ),
+            Err(_) => {
+                format!("No server runs now; start it: {}\n", installed::start_command(&self.path))
+            }
         })
     }
 }
