@@ -186,6 +186,23 @@ impl Client {
         self.names.answer(&query.link, &query.name, answer, now)
     }
 
+    /// The links to be asked for now. A link that is asked for already is asked for again when the answer is there: it
+    /// may be older than what makes us ask, and two answers could come in the wrong order.
+    pub fn questions(&mut self) -> Vec<config::Link> {
+        self.links.iter_mut().filter_map(|link| link.placing.ask().then(|| link.config.clone())).collect()
+    }
+
+    /// Takes the answer to one of [`Client::questions`], for a link that was configured so then. Returns whether the link
+    /// has moved, and the link if it is to be asked for again.
+    pub fn take_place(&mut self, asked: &config::Link, placing: Placing) -> (bool, Option<config::Link>) {
+        let Some(link) = self.links.iter_mut().find(|link| link.config.name == asked.name) else {
+            return (false, None);
+        };
+        let again = link.placing.answered().then(|| link.config.clone());
+        let is_current = link::leads_to(asked) == link::leads_to(&link.config);
+        (is_current && self.set_place(&asked.name, placing), again)
+    }
+
     /// Takes the answer to where a link is. Returns whether it has moved.
     pub fn set_place(&mut self, name: &str, placing: Placing) -> bool {
         let Some(link) = self.links.iter_mut().find(|link| link.config.name == name) else { return false };

@@ -75,6 +75,31 @@ fn a_link_sends_from_its_own_address_device_and_mark() {
 }
 
 #[test]
+fn a_link_is_asked_for_once_at_a_time_and_an_answer_to_an_older_question_is_not_the_last() {
+    let config = read(" option server 203.0.113.1", TWO);
+    let mut client = client(&config);
+    let names = |links: &[config::Link]| links.iter().map(|link| link.name.clone()).collect::<Vec<_>>();
+    let asked = client.questions();
+    assert_eq!(names(&asked), ["a", "b"]);
+    // Changes come in crowds: none of them is another question at once, and none is forgotten.
+    for _ in 0..3 {
+        assert!(client.questions().is_empty());
+    }
+    let (moved, again) = client.take_place(&asked[0], at("eth0", &["192.168.0.2"]));
+    assert!(moved && again.is_some());
+    let (moved, again) = client.take_place(&again.unwrap(), at("eth0", &["192.168.0.9"]));
+    assert!(moved && again.is_none());
+    assert_eq!(names(&client.questions()), ["a"], "the other one is still asked for");
+
+    // The question was for the interface that the link had before a reload.
+    let elsewhere = read(" option server 203.0.113.1", &TWO.replace("wanb", "wanc"));
+    client.links[1].configure(&elsewhere.links[1], 5_001);
+    let (moved, again) = client.take_place(&asked[1], at("eth1", &["192.168.7.2"]));
+    assert!(!moved && client.links[1].place.is_err());
+    assert_eq!(again.map(|link| link.interface), Some(Some("wanc".to_owned())));
+}
+
+#[test]
 fn links_that_share_a_device_are_told_apart_by_their_marks_alone() {
     let config = read(" option server 203.0.113.1", TWO);
     let mut client = client(&config);

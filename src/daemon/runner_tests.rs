@@ -181,6 +181,26 @@ fn scripts_run_in_order_and_nothing_else_waits_for_them() {
 }
 
 #[test]
+fn every_link_of_a_client_can_be_asked_for_at_once() {
+    let place = Place::new("many", "");
+    within(async {
+        let runner = attach(&place);
+        // netifd cannot have such an interface: the answer is always the same, with ubus and without.
+        let ask = |_| {
+            tokio::spawn({
+                let runner = runner.clone();
+                async move { runner.run(Task::Interface { name: "no interface".into() }).await }
+            })
+        };
+        let asked: Vec<_> = (0..crate::config::MAX_LINKS).map(ask).collect();
+        for answer in asked {
+            let Outcome::NotFound { reason, .. } = answer.await.unwrap() else { panic!() };
+            assert!(reason.contains("cannot name an interface"), "{reason}");
+        }
+    });
+}
+
+#[test]
 fn the_end_of_the_process_is_told() {
     let (stream, theirs) = BlockingStream::pair().unwrap();
     within(async {

@@ -39,7 +39,7 @@ use super::watchdog::Watchdog;
 use super::{firewall, metrics};
 use crate::bond::sorted::{SortedMap, SortedSet};
 use crate::bond::{PeerId, Time};
-use crate::config::{Config, Role};
+use crate::config::{self, Config, Role};
 use crate::io::confine::Confined;
 use crate::io::timer::now;
 use crate::io::{Driver, Keeper, Tun, TunOptions};
@@ -58,7 +58,8 @@ const SERVER: &str = "server";
 
 /// What other tasks tell the loop.
 enum Message {
-    Placed(String, Placing),
+    /// Where a link of this configuration is.
+    Placed(Box<config::Link>, Placing),
     Named(Query, Result<Answer, String>),
     /// Somebody wants the figures.
     Metrics(oneshot::Sender<String>),
@@ -360,13 +361,7 @@ impl Daemon {
                 let why = format!("{why}; correct this and reload, then the router is let in");
                 self.event(Some(&name), None, "not let in", &why);
             }
-            Message::Placed(name, place) => {
-                if let Side::Client(client) = &mut self.side
-                    && client.set_place(&name, place)
-                {
-                    self.follow();
-                }
-            }
+            Message::Placed(asked, placing) => self.take_place(&asked, placing),
             Message::Named(query, answer) => {
                 if let Side::Client(client) = &mut self.side
                     && client.take_addresses(&query, answer, now())

@@ -35,6 +35,37 @@ pub enum Placing {
     NotAnswered(String),
 }
 
+/// Whether the answer to where a link is is on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    #[default]
+    No,
+    Once,
+    /// Something has changed since.
+    Again,
+}
+
+impl Asked {
+    /// It is to be known anew. Returns whether it is asked now, and not when the answer that is on its way is there.
+    pub(super) fn ask(&mut self) -> bool {
+        let before = *self;
+        *self = if before == Asked::No { Asked::Once } else { Asked::Again };
+        before == Asked::No
+    }
+
+    /// The answer is there. Returns whether it is asked again.
+    pub(super) fn answered(&mut self) -> bool {
+        let again = *self == Asked::Again;
+        *self = if again { Asked::Once } else { Asked::No };
+        again
+    }
+}
+
+/// What of a link's configuration says where it is.
+pub(super) fn leads_to(link: &config::Link) -> impl PartialEq + '_ {
+    (&link.interface, &link.device, link.ipaddr, link.gateway, link.ip6addr, link.ip6gateway)
+}
+
 /// A socket, and where it sends to.
 pub(super) struct Connection {
     pub socket: SocketId,
@@ -52,6 +83,7 @@ pub(super) struct Link {
     /// Its quota is used up.
     pub last_resort: bool,
     pub place: Result<Place, String>,
+    pub placing: Asked,
     pub connection: Option<Connection>,
     /// Port of the last socket, kept so that a NAT on the way keeps its mapping.
     pub last_port: Option<u16>,
@@ -79,6 +111,7 @@ impl Link {
             taken_out: false,
             last_resort: false,
             place: Err(LOOKING.into()),
+            placing: Asked::default(),
             connection: None,
             last_port: None,
             turn: 0,
@@ -93,9 +126,6 @@ impl Link {
 
     /// Takes another configuration. One that leads elsewhere has to be placed again.
     pub(super) fn configure(&mut self, config: &config::Link, table: u32) {
-        let leads_to = |c: &config::Link| {
-            (c.interface.clone(), c.device.clone(), c.ipaddr, c.gateway, c.ip6addr, c.ip6gateway)
-        };
         if leads_to(&self.config) != leads_to(config) {
             self.place = Err(LOOKING.into());
         }

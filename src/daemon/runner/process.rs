@@ -3,19 +3,20 @@
 //! Scripts run one after the other, in the order of their tasks. The watchdog's action does not wait for them, nor they
 //! for it: it may well be a restart of the daemon, whose end waits for scripts.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{Answer, Hook, MAX_LINE, Order, Outcome, Task, job, trust};
 use crate::bond::sorted::SortedMap;
-use crate::config::{self, Hooks, Script};
+use crate::config::{self, Hooks, MAX_LINKS, Script};
 use crate::daemon::{block_on, spawn_blocking};
 use crate::io::confine::survive_termination;
 use crate::json;
@@ -46,7 +47,7 @@ pub const VARIABLES: [&str; 15] = [
 /// Bytes of a variable's value or of an argument, at most.
 const MAX_TEXT: usize = 32 * 1_024;
 
-/// Questions to netifd at the same time.
+/// Questions to netifd at the same time; as many again as a client has links may wait. It asks for each once.
 const MAX_QUERIES: usize = 8;
 
 /// What of the configuration this process needs.
@@ -60,9 +61,16 @@ struct State {
     config: PathBuf,
     allowed: Mutex<Allowed>,
     answers: Mutex<UnixStream>,
-    queries: AtomicUsize,
+    queries: Mutex<Queries>,
     /// The daemon is gone: nothing more is begun.
     closing: AtomicBool,
+}
+
+/// Questions to netifd.
+#[derive(Default)]
+struct Queries {
+    running: usize,
+    waiting: VecDeque<(u32, String)>,
 }
 
 /// Serves until the daemon closes its end of the socket, which is standard input, and until what runs then has ended.
@@ -83,7 +91,7 @@ pub(super) fn serve_on(stream: UnixStream, config: &Path) -> io::Result<()> {
         config: config.to_owned(),
         allowed: Mutex::default(),
         answers: Mutex::new(stream.try_clone()?),
-        queries: AtomicUsize::new(0),
+        queries: Mutex::default(),
         closing: AtomicBool::new(false),
     });
     state.configure();
@@ -188,17 +196,30 @@ impl State {
 
     /// Asks netifd, on a thread of its own.
     fn query(self: &Arc<Self>, id: u32, name: String) {
-        if self.queries.fetch_add(1, Ordering::Relaxed) >= MAX_QUERIES {
-            self.queries.fetch_sub(1, Ordering::Relaxed);
+        let mut queries = self.queries.lock().unwrap_or_else(PoisonError::into_inner);
+        if queries.waiting.len() >= MAX_LINKS {
+            drop(queries);
             let reason = "too many questions to netifd wait for an answer".to_owned();
             return self.answer(id, Outcome::NotFound { nowhere: false, reason });
         }
-        let state = self.clone();
-        spawn_blocking(move || {
-            let outcome = ask_netifd(&name);
-            state.queries.fetch_sub(1, Ordering::Relaxed);
-            state.answer(id, outcome);
-        });
+        queries.waiting.push_back((id, name));
+        if queries.running < MAX_QUERIES {
+            queries.running += 1;
+            let state = self.clone();
+            spawn_blocking(move || {
+                while let Some((id, name)) = state.next_query() {
+                    state.answer(id, ask_netifd(&name));
+                }
+            });
+        }
+    }
+
+    /// The question that has waited for longest; none ends the thread that asks.
+    fn next_query(&self) -> Option<(u32, String)> {
+        let mut queries = self.queries.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = queries.waiting.pop_front();
+        queries.running -= usize::from(next.is_none());
+        next
     }
 
     fn answer(&self, id: u32, outcome: Outcome) {

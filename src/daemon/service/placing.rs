@@ -24,8 +24,8 @@ impl Daemon {
         self.looked = now();
         match &mut self.side {
             Side::Client(client) => {
-                let protocol = self.config.globals.route_protocol;
-                ask(client, &self.netlink, Some(&self.runner), protocol, &self.tell);
+                let links = client.questions();
+                self.ask_for(links);
             }
             Side::Server(server) => {
                 for error in server.listen(&self.config, &mut self.driver) {
@@ -34,18 +34,32 @@ impl Daemon {
             }
         }
     }
+
+    fn ask_for(&self, links: Vec<config::Link>) {
+        ask(links, &self.netlink, Some(&self.runner), self.config.globals.route_protocol, &self.tell);
+    }
+
+    /// Takes the answer of where a link is.
+    pub(super) fn take_place(&mut self, asked: &config::Link, placing: Placing) {
+        let Side::Client(client) = &mut self.side else { return };
+        let (moved, again) = client.take_place(asked, placing);
+        self.ask_for(again.into_iter().collect());
+        if moved {
+            self.follow();
+        }
+    }
 }
 
 /// Waits for the places of all links, for a limited time; who is late comes later.
 pub(super) async fn place_now(client: &mut Client, netlink: &Netlink, runner: Option<&Runner>, protocol: u8) {
     let (tell, mut answers) = mpsc::channel(config::MAX_LINKS);
-    ask(client, netlink, runner, protocol, &tell);
+    ask(client.links().cloned().collect(), netlink, runner, protocol, &tell);
     // Once the last task has told, nobody else holds this end.
     drop(tell);
     let gather = async {
         while let Some(message) = answers.recv().await {
-            if let Message::Placed(name, place) = message {
-                client.set_place(&name, place);
+            if let Message::Placed(asked, placing) = message {
+                client.set_place(&asked.name, placing);
             }
         }
     };
@@ -54,17 +68,17 @@ pub(super) async fn place_now(client: &mut Client, netlink: &Netlink, runner: Op
 
 /// Finds out where the links are, each in a task, and tells what was found.
 fn ask(
-    client: &Client,
+    links: Vec<config::Link>,
     netlink: &Netlink,
     runner: Option<&Runner>,
     protocol: u8,
     tell: &mpsc::Sender<Message>,
 ) {
-    for link in client.links().cloned() {
+    for link in links {
         let (netlink, runner, tell) = (netlink.clone(), runner.cloned(), tell.clone());
         crate::daemon::spawn(async move {
             let place = place(&link, netlink, runner.as_ref(), protocol).await;
-            let _ = tell.send(Message::Placed(link.name, place)).await;
+            let _ = tell.send(Message::Placed(Box::new(link), place)).await;
         });
     }
 }
