@@ -79,6 +79,16 @@ enum Side {
     Server(Server),
 }
 
+impl Side {
+    /// Whether a peer is one of the configuration in use.
+    fn has(&self, peer: PeerId) -> bool {
+        match self {
+            Side::Client(client) => client.peer() == peer,
+            Side::Server(server) => server.name(peer).is_some(),
+        }
+    }
+}
+
 /// The service.
 pub struct Daemon {
     config: Config,
@@ -130,7 +140,7 @@ pub struct Daemon {
     device_lost: bool,
     stopping: bool,
     /// Last, so that it is told that all is well when the device is gone.
-    _keeper: Option<Keeper>,
+    keeper: Option<Keeper>,
 }
 
 struct Signals {
@@ -434,12 +444,15 @@ impl Daemon {
         if self.kernel.is_some() {
             self.remake_bond().await?;
         } else {
-            let tun =
+            let mut tun =
                 Tun::open(&TunOptions::with_offloads(self.config.bond.ifname.clone(), self.tunnel.mtu))?;
             self.tunnel.index = index_of(tun.name())?;
+            starting::keep(&mut tun, self.tunnel.index, &self.netlink, self.keeper.as_ref()).await;
             self.device = tun.name().to_owned();
             self.driver.set_tun(tun);
         }
+        // What listens on the device listens by its index.
+        self.respond();
         self.event(None, None, "device", "it had disappeared and was made anew");
         self.set_network();
         Ok(())

@@ -1,12 +1,17 @@
 //! `bonding speedtest` measures the bond and keeps to the link that it is told to.
 
+use std::time::{Duration, Instant};
+
 use lab::bond::{Bond, End};
 use lab::emulator::Direction;
 use lab::scenario::Scenario;
 use lab::topology::{Plan, Topology};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{demand, network, reached, setup};
+
+const LIMIT: Duration = Duration::from_secs(10);
 
 fn results(bond: &Bond, arguments: &[&str]) -> Vec<Value> {
     let output = bond.command(End::Client, &[&["speedtest", "--json"], arguments].concat());
@@ -66,4 +71,31 @@ fn measure() -> Result<(), String> {
     let server = bond.command(End::Server, &["speedtest"]).expect_err("it has no links");
     assert!(server.to_string().contains("at the router"), "{server}");
     Ok(())
+}
+
+/// What a daemon has of a device goes to the one that it makes in its place: who listens on it, and its survival of a
+/// sudden end.
+#[test]
+fn a_device_that_somebody_deletes_is_made_anew_as_it_was() {
+    let Some(network) = network("deleted device", Plan::new(Scenario::sym2())) else { return };
+    let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
+    for (end, namespace) in [(End::Server, &network.server), (End::Client, &network.router)] {
+        let first = namespace.link_index("bond0").expect("the device");
+        namespace.remove_link("bond0").expect("the device goes");
+        bond.process(end).wait_for_output("made anew", LIMIT).expect("the daemon notices");
+        assert_ne!(namespace.link_index("bond0").expect("another device"), first);
+    }
+    let mut tested = Err(std::io::Error::other("never"));
+    let deadline = Instant::now() + LIMIT;
+    while tested.is_err() && Instant::now() < deadline {
+        // The routes may still be on their way.
+        tested = bond.command(End::Client, &["speedtest", "--bond-only", "--seconds", "1"]);
+    }
+    tested.expect("the server's end listens on the new device");
+    for (end, namespace) in [(End::Server, &network.server), (End::Client, &network.router)] {
+        let device = namespace.link_index("bond0").expect("the device");
+        bond.process(end).signal(Signal::SIGKILL).expect("the daemon runs");
+        bond.process(end).wait(LIMIT).expect("it is our child").expect("the daemon ends");
+        assert_eq!(namespace.link_index("bond0").expect("it outlives the daemon"), device);
+    }
 }

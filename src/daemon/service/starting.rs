@@ -123,7 +123,7 @@ impl Daemon {
             device_lost: false,
             stopping,
             config,
-            _keeper: keeper,
+            keeper,
         };
         daemon.announce();
         daemon.configure_watchdog();
@@ -234,7 +234,7 @@ async fn first_wanted(
 }
 
 /// Lets the device outlive a sudden end of the daemon. Returns whether it has outlived one.
-async fn keep(tun: &mut Tun, index: u32, netlink: &Netlink, keeper: Option<&Keeper>) -> bool {
+pub(super) async fn keep(tun: &mut Tun, index: u32, netlink: &Netlink, keeper: Option<&Keeper>) -> bool {
     let persistent = tun.is_persistent();
     let alias = netlink.link_alias(index).await.unwrap_or_default();
     let outlived = persistent && alias == ALIAS;
