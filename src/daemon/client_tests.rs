@@ -100,6 +100,23 @@ fn a_link_is_asked_for_once_at_a_time_and_an_answer_to_an_older_question_is_not_
 }
 
 #[test]
+fn traffic_outside_the_bond_stays_on_a_link_that_is_only_suspected() {
+    let config = read(" option server 203.0.113.1", TWO);
+    let mut client = client(&config);
+    client.set_place("a", at("eth0", &["192.168.0.2"]));
+    for (state, up) in [
+        (LinkState::Joining, false),
+        (LinkState::Up, true),
+        (LinkState::Suspect, true),
+        (LinkState::Down, false),
+        (LinkState::Disabled, false),
+    ] {
+        client.set_state(0, state, Time::ZERO);
+        assert_eq!(client.links[0].exit().unwrap().up, up, "{state:?}");
+    }
+}
+
+#[test]
 fn links_that_share_a_device_are_told_apart_by_their_marks_alone() {
     let config = read(" option server 203.0.113.1", TWO);
     let mut client = client(&config);

@@ -1,6 +1,9 @@
 //! Lines that carry no 1500 bytes, and IPv6.
 
-use lab::bond::Bond;
+use std::fs;
+use std::time::Duration;
+
+use lab::bond::{Bond, End};
 use lab::emulator::Direction;
 use lab::scenario::Scenario;
 use lab::topology::{Family, Plan, Topology};
@@ -71,4 +74,33 @@ fn lines_with_pppoe_carry_no_fragments() {
 fn lines_with_the_smallest_mtu_carry_no_fragments() {
     carries("MTU 1280", Family::V4, Some(1280));
     carries("MTU 1280, IPv6", Family::V6, Some(1280));
+}
+
+/// The least of all routers' MTUs counts at a server, as long as they are its routers.
+#[test]
+fn a_router_that_was_removed_no_longer_narrows_the_tunnel() {
+    const LIMIT: Duration = Duration::from_secs(10);
+    const STRANGER: &str = "dGhlIHB1YmxpYyBrZXkgb2YgYSBzdHJhbmdlciBBQUE=";
+    let Some(network) = network("removed router", Plan::new(Scenario::sym2())) else { return };
+    let mut narrow = setup();
+    narrow.link.push(("mtu".into(), "1330".into()));
+    let bond = Bond::start(&network, &narrow).expect("the bond comes up");
+    let mtu = |least, most| {
+        bond.wait_for(End::Server, LIMIT, |status| {
+            status["mtu"].as_u64().is_some_and(|mtu| (least..=most).contains(&mtu))
+        })
+        .unwrap_or_else(|error| panic!("{least} to {most}: {error}"))
+    };
+    let reload = |end, text: &str| {
+        fs::write(bond.config(end), text).expect("the file");
+        bond.command(end, &["reload"]).expect("it is taken");
+    };
+    mtu(1_280, 1_300);
+    let server = fs::read_to_string(bond.config(End::Server)).expect("the file");
+    let key = server.lines().find(|line| line.contains("option public_key")).expect("a router");
+    reload(End::Server, &server.replace(key, &format!("\toption public_key '{STRANGER}'")));
+    let client = fs::read_to_string(bond.config(End::Client)).expect("the file");
+    reload(End::Client, &client.replace("option mtu '1330'", ""));
+    reload(End::Server, &server);
+    mtu(1_400, 1_500);
 }

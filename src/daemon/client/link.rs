@@ -206,7 +206,8 @@ impl Link {
             link: self.config.name.clone(),
             table: self.table,
             families: families.collect(),
-            up: self.state == Some(LinkState::Up),
+            // A suspicion may pass; connections that have changed the link meanwhile would be lost.
+            up: self.is_alive(),
         })
     }
 

@@ -17,7 +17,6 @@ impl Daemon {
         }
         let config = self.config.at_server(&to);
         self.servers.moved(&config, was_up, &mut self.driver, now);
-        self.peer_mtus.clear();
         self.take_config(config);
     }
 

@@ -69,6 +69,8 @@ impl Daemon {
             super::forward(&self.config);
             firewall.set(firewall::wanted(&self.config));
         }
+        let side = &self.side;
+        self.peer_mtus.retain(|peer, _| side.has(*peer));
         let found = self.peer_mtus.values().min().copied().unwrap_or(self.tunnel.mtu);
         self.tunnel.mtu = self.config.bond.mtu.unwrap_or(found);
         self.links_changed = true;
