@@ -441,6 +441,14 @@ impl Link {
         }
     }
 
+    /// The session goes on: the other end may not have noticed that it was lost here, and waits for nothing.
+    pub fn session_resumed(&mut self, now: Time) {
+        if self.state == LinkState::Down && self.path.is_some() {
+            self.retry = FIRST_RETRY;
+            self.next_probe = Some(now);
+        }
+    }
+
     /// Largest inner packet that fits into one datagram.
     pub fn room(&self) -> usize {
         let headers = self.path.map_or(48, |p| p.header_bytes());

@@ -220,6 +220,7 @@ impl Peer {
             }
         } else {
             self.rekeys += 1;
+            self.sender.links.iter_mut().for_each(|link| link.session_resumed(now));
         }
     }
 
