@@ -63,6 +63,11 @@ const TOO_FAST: f64 = 1.15;
 const HISTORY: usize = 256;
 /// A queue that was reported longer ago than this is taken to have drained.
 const FRESH: Duration = Duration::from_millis(200);
+/// The clocks of both ends tell the time between two reports to so many seconds, unless one stood still, or that of the
+/// other end has gone round: on the wire it does so after 134 s.
+const CLOCKS_AGREE: f64 = 10.0;
+/// By so many seconds clocks drift apart while a base delay is remembered, and more.
+const CLOCK_MARGIN: f64 = 0.05;
 /// A link that was offered something for less than this share of the time says nothing about its rate.
 const LEAST_OFFERED: f64 = 0.3;
 
@@ -299,21 +304,34 @@ impl Capacity {
     /// The path is another one: what was learnt of delays no longer holds.
     pub fn path_changed(&mut self, now: Time) {
         self.forget_delays();
-        self.samples.clear();
-        self.last = None;
+        self.forget_delivery();
         self.competition = None;
         self.base_met = now;
         self.expect();
     }
 
+    /// Nothing that will come can be reckoned from what has come.
+    fn forget_delivery(&mut self) {
+        self.samples.clear();
+        self.last = None;
+    }
+
     /// Learns from a report.
     pub fn report(&mut self, report: &Report<'_>, context: Context, now: Time) {
-        let elapsed = now.since(self.updated).as_secs_f64().min(0.2);
+        let pause = now.since(self.updated).as_secs_f64();
+        let elapsed = pause.min(0.2);
         self.updated = now;
         self.count_quiet(&context);
         let above = self.enter_delays(report, false, now);
+        if let (Some(above), Some((sent, _))) = (above, context.newest)
+            && above > now.since(sent).as_secs_f64() + CLOCK_MARGIN
+        {
+            // Nothing has waited for longer than since it was sent: a clock stood still, as when a machine is suspended.
+            self.path_changed(now);
+            return;
+        }
         self.expect();
-        let delivered = self.enter_delivery(report, context);
+        let delivered = self.enter_delivery(report, context, pause);
         self.watch_busy(above, delivered);
         let span = context.rtt.max(0.08) + (40.0 * self.jitter).min(0.25);
         let Some((delivery, idle)) = self.delivery_over(span) else { return };
@@ -321,19 +339,21 @@ impl Capacity {
         self.steer(delivery, idle, context, span, elapsed, now);
     }
 
-    /// Returns the seconds and bytes since the report before.
-    fn enter_delivery(&mut self, report: &Report<'_>, context: Context) -> Option<(f64, f64)> {
+    /// Returns the seconds and bytes since the report before, which came `pause` seconds ago.
+    fn enter_delivery(&mut self, report: &Report<'_>, context: Context, pause: f64) -> Option<(f64, f64)> {
         let mut delivered = None;
         if let Some((ticks, bytes)) = self.last {
-            let step = tick_distance(report.received, ticks);
-            if step <= 0 {
+            let time = f64::from(tick_distance(report.received, ticks)) * TICK_NANOS as f64 / 1e9;
+            if (time - pause).abs() > CLOCKS_AGREE {
+                self.forget_delivery();
+            } else if time <= 0.0 {
                 return None;
+            } else {
+                let step = (time, f64::from(report.bytes.wrapping_sub(bytes)));
+                self.received += step.0;
+                self.bytes += step.1;
+                delivered = Some(step);
             }
-            let step =
-                (f64::from(step) * TICK_NANOS as f64 / 1e9, f64::from(report.bytes.wrapping_sub(bytes)));
-            self.received += step.0;
-            self.bytes += step.1;
-            delivered = Some(step);
         }
         self.last = Some((report.received, report.bytes));
         if let Some((sent, idle)) = context.newest {

@@ -3,6 +3,7 @@
 //! Tests that are not ignored hold what the first complete bond must reach. Those that are ignored under "target"
 //! hold the figures of the measured bond (no rate configured, ping under load near idle).
 
+mod interruptions;
 mod slow_uplink;
 mod target;
 

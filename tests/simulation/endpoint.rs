@@ -81,6 +81,12 @@ pub struct Bond {
     ipv6: bool,
     datagrams: Vec<u8>,
     now: Nanos,
+    /// The machine's clock is so much behind the world's.
+    behind: Nanos,
+    /// The process does nothing.
+    stopped: bool,
+    /// What has come meanwhile, over which line and with which mark.
+    backlog: Vec<(usize, u8, Vec<u8>)>,
     up: bool,
     mtu: usize,
     /// What the endpoint reported; the newest of a long run are not kept.
@@ -89,6 +95,8 @@ pub struct Bond {
 
 /// Events kept for a test to look at.
 const EVENTS: usize = 10_000;
+/// Datagrams that the kernel keeps for a process that does not read them.
+const BACKLOG: usize = 128;
 
 /// A world with a bond over the lines of a scenario.
 pub fn world(scenario: &Scenario, config: &BondConfig, seed: u64) -> World<Bond> {
@@ -169,6 +177,9 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
         ipv6: config.ipv6,
         datagrams: Vec::new(),
         now: start.at,
+        behind: 0,
+        stopped: false,
+        backlog: Vec::new(),
         up: false,
         mtu: 1280,
         events: Vec::new(),
@@ -193,7 +204,7 @@ pub fn start(scenario: &Scenario, config: &BondConfig, side: Side, start: Start)
 impl Bond {
     /// What the endpoint says about the other end.
     pub fn status(&self) -> PeerStatus {
-        let status = self.endpoint.status(Time::from_nanos(self.now));
+        let status = self.endpoint.status(self.time(self.now));
         status.peers.into_iter().next().expect("the peer was added")
     }
 
@@ -206,7 +217,22 @@ impl Bond {
     /// Client: somebody takes a line out, or puts it back.
     pub fn enable(&mut self, line: usize, enabled: bool) {
         let link = LinkConfig { enabled, priority: 0, ..self.client_link(line) };
-        self.endpoint.set_link(self.peer, link, Time::from_nanos(self.now));
+        self.endpoint.set_link(self.peer, link, self.time(self.now));
+    }
+
+    /// The machine was suspended for so long, and its clock stood still.
+    pub fn lose_time(&mut self, time: Nanos) {
+        self.behind += time;
+    }
+
+    /// Stops the process, as `SIGSTOP` does, or lets it go on. What its side sends meanwhile is lost.
+    pub fn stop(&mut self, stopped: bool) {
+        self.stopped = stopped;
+    }
+
+    /// What the machine's clock says.
+    fn time(&self, now: Nanos) -> Time {
+        Time::from_nanos(now - self.behind)
     }
 
     fn client_link(&self, line: usize) -> LinkConfig {
@@ -257,9 +283,12 @@ impl Tunnel for Bond {
 
     fn enqueue(&mut self, packet: &[u8], now: Nanos) {
         self.now = now;
+        if self.stopped {
+            return;
+        }
         let mut buffer = self.endpoint.buffer();
         buffer.copy_from(packet);
-        self.endpoint.enqueue(buffer, Time::from_nanos(now));
+        self.endpoint.enqueue(buffer, self.time(now));
     }
 
     fn handle_datagram(
@@ -271,6 +300,12 @@ impl Tunnel for Bond {
         deliver: &mut dyn FnMut(&[u8]),
     ) {
         self.now = now;
+        if self.stopped {
+            if self.backlog.len() < BACKLOG {
+                self.backlog.push((link, ecn, data.to_vec()));
+            }
+            return;
+        }
         let path = match self.side {
             Side::Client => self.client_path(link),
             Side::Server => {
@@ -279,13 +314,16 @@ impl Tunnel for Bond {
         };
         let stride = data.len();
         let deliver = &mut |_: Origin, packet: &[u8]| deliver(packet);
-        self.endpoint.handle_datagrams(path, ecn, data, stride, Time::from_nanos(now), deliver);
+        self.endpoint.handle_datagrams(path, ecn, data, stride, self.time(now), deliver);
         self.drain_events();
     }
 
     fn transmit(&mut self, now: Nanos, send: &mut dyn FnMut(usize, u8, &[u8])) {
         self.now = now;
-        while let Some(transmit) = self.endpoint.poll_transmit(Time::from_nanos(now), &mut self.datagrams) {
+        let time = self.time(now);
+        while !self.stopped
+            && let Some(transmit) = self.endpoint.poll_transmit(time, &mut self.datagrams)
+        {
             let link = match self.side {
                 Side::Client => {
                     assert_eq!(transmit.path.remote, server(self.ipv6), "the client knows one server");
@@ -305,13 +343,20 @@ impl Tunnel for Bond {
     }
 
     fn poll_timeout(&self) -> Option<Nanos> {
-        self.endpoint.poll_timeout().map(Time::as_nanos)
+        if self.stopped {
+            return None;
+        }
+        let timeout = self.endpoint.poll_timeout().map(|at| at.as_nanos().saturating_add(self.behind));
+        if self.backlog.is_empty() { timeout } else { Some(0) }
     }
 
     fn handle_timeout(&mut self, now: Nanos, deliver: &mut dyn FnMut(&[u8])) {
         self.now = now;
+        for (link, ecn, mut datagram) in std::mem::take(&mut self.backlog) {
+            self.handle_datagram(link, ecn, &mut datagram, now, deliver);
+        }
         let deliver = &mut |_: Origin, packet: &[u8]| deliver(packet);
-        self.endpoint.handle_timeout(Time::from_nanos(now), deliver);
+        self.endpoint.handle_timeout(self.time(now), deliver);
         self.drain_events();
     }
 }

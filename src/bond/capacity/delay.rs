@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Capacity, Context};
+use super::{CLOCK_MARGIN, Capacity, Context};
 use crate::Time;
 use crate::time::seconds;
 use crate::window::Windowed;
@@ -86,7 +86,12 @@ impl Capacity {
             if delay == NO_DELAY {
                 continue;
             }
-            let value = self.delay_of(delay);
+            let mut value = self.delay_of(delay);
+            if self.base[class].get().is_some_and(|base| value < base - CLOCK_MARGIN) {
+                // A clock stood still, or the path is a shorter one: nor does the base of the other class hold.
+                self.forget_delays();
+                value = self.delay_of(delay);
+            }
             let last = self.last_delay[class].replace(value);
             if let Some(last) = last.filter(|_| quiet) {
                 // From report to report, not from packet to packet: neighbours in a burst share their fate.
