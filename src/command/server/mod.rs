@@ -192,22 +192,33 @@ pub fn run(invocation: &Invocation, out: &mut dyn Write) -> io::Result<u8> {
     }
 }
 
-/// The server's configuration while it is changed. Nobody else changes it meanwhile.
+/// The server's configuration.
 struct ServerFile {
     path: PathBuf,
     editor: Editor,
     config: Config,
-    _lock: Flock<std::fs::File>,
+    /// Nobody else changes it meanwhile.
+    _lock: Option<Flock<std::fs::File>>,
 }
 
 impl ServerFile {
-    fn open(path: &Path) -> Result<ServerFile, ServerError> {
+    /// To be looked at, where nothing can be written as well.
+    fn read(path: &Path) -> Result<ServerFile, ServerError> {
+        Self::open(path, false)
+    }
+
+    /// To be changed.
+    fn lock(path: &Path) -> Result<ServerFile, ServerError> {
+        Self::open(path, true)
+    }
+
+    fn open(path: &Path, lock: bool) -> Result<ServerFile, ServerError> {
         let name = path.display().to_string();
         if !path.exists() {
             return Err(ServerError::NotInitialised(name));
         }
         let failed = |error| ServerError::File(name.clone(), error);
-        let lock = store::lock(path).map_err(failed)?;
+        let lock = lock.then(|| store::lock(path)).transpose().map_err(failed)?;
         let text = store::read(path).map_err(failed)?;
         let editor = Editor::new(&text).map_err(|error| ServerError::Edit(name.clone(), error))?;
         let config = checked(editor.text(), &name)?;

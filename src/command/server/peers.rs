@@ -42,7 +42,7 @@ pub(super) struct NewPeer {
 }
 
 pub(super) fn add(path: &Path, peer: &NewPeer) -> Result<String, ServerError> {
-    let mut file = ServerFile::open(path)?;
+    let mut file = ServerFile::lock(path)?;
     let other = |text: String| ServerError::Other(text);
     let existing = file.editor.document().sections.iter().find(|s| s.name.as_deref() == Some(&peer.name));
     match existing.map(|section| (section.kind == "peer", peer.renew)) {
@@ -194,7 +194,7 @@ fn cipher_word(cipher: config::Cipher) -> Option<String> {
 }
 
 pub(super) fn remove(path: &Path, name: &str) -> Result<String, ServerError> {
-    let mut file = ServerFile::open(path)?;
+    let mut file = ServerFile::lock(path)?;
     let section = file
         .editor
         .find("peer", |section| section.name.as_deref() == Some(name))
@@ -205,7 +205,7 @@ pub(super) fn remove(path: &Path, name: &str) -> Result<String, ServerError> {
 }
 
 pub(super) fn list(path: &Path, json: bool) -> Result<String, ServerError> {
-    let file = ServerFile::open(path)?;
+    let file = ServerFile::read(path)?;
     let status = live_status(&file.config);
     let peers: Vec<Json> = file.config.peers.iter().map(|peer| summary(peer, status.as_ref())).collect();
     if json {
@@ -230,7 +230,7 @@ pub(super) fn list(path: &Path, json: bool) -> Result<String, ServerError> {
 }
 
 pub(super) fn show(path: &Path, name: &str, json: bool) -> Result<String, ServerError> {
-    let file = ServerFile::open(path)?;
+    let file = ServerFile::read(path)?;
     let peer =
         file.config.peers.iter().find(|peer| peer.name == name).ok_or_else(|| no_peer(&file.config, name))?;
     let status = live_status(&file.config);

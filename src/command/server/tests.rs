@@ -197,3 +197,15 @@ fn mistakes_on_the_command_line() {
         assert!(error.contains(part), "{line}: {error}");
     }
 }
+
+#[test]
+fn who_only_looks_writes_nothing_and_waits_for_nobody() {
+    let server = Server::ready("look");
+    server.run("add-peer home").unwrap();
+    let lock = server.directory.join(".server.conf.lock");
+    fs::remove_file(&lock).unwrap();
+    for look in ["list", "show home"] {
+        assert!(server.run(look).unwrap().contains("home"));
+        assert!(!lock.exists(), "{look}");
+    }
+}
