@@ -57,6 +57,7 @@ pub fn merge(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
         globals.rekey_interval,
         globals.control_socket,
         globals.control_group,
+        globals.state_dir,
         globals.log_target,
         globals.table_base,
         globals.route_protocol,
@@ -95,11 +96,12 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_named_and_kept() {
         let old = read(FILE);
-        let text = FILE
-            .replace("role server", "role server\n option rule_priority 700\n option log_level debug")
-            + " option ifname bond7\n option mtu 1400\n";
+        let text = FILE.replace(
+            "role server",
+            "role server\n option rule_priority 700\n option state_dir /srv\n option log_level debug",
+        ) + " option ifname bond7\n option mtu 1400\n";
         let (merged, waiting) = merge(&old, read(&text));
-        assert_eq!(waiting, ["rule_priority", "ifname"]);
+        assert_eq!(waiting, ["state_dir", "rule_priority", "ifname"]);
         assert_eq!(merged.bond.ifname, old.bond.ifname);
         assert_eq!(merged.bond.mtu, Some(1400));
         assert_eq!(merged.globals.log_level, log::LevelFilter::Debug);

@@ -175,13 +175,30 @@ fn prepare(config: &Config, options: &Options) -> Result<Prepared, StartError> {
 /// The capabilities that the service needs all the time.
 fn needed(config: &Config) -> Vec<Capability> {
     let mut needed = vec![Capability::NetAdmin, Capability::NetRaw];
-    // IPPORT_RESERVED of netinet/in.h.
-    let reserved = |port: &u16| (1..1_024).contains(port);
-    let listens = config.globals.role == Role::Server && config.globals.listen_ports.iter().any(reserved);
-    if listens || config.links.iter().filter_map(|link| link.local_port).any(|port| reserved(&port)) {
+    if reserved_port(config).is_some() {
         needed.push(Capability::NetBindService);
     }
     needed
+}
+
+/// The option that asks for a port which only the privileged may use.
+fn reserved_port(config: &Config) -> Option<&'static str> {
+    // IPPORT_RESERVED of netinet/in.h.
+    let reserved = |port: &u16| (1..1_024).contains(port);
+    match config.globals.role {
+        Role::Server => config.globals.listen_ports.iter().any(reserved).then_some("listen_port"),
+        Role::Client => config
+            .links
+            .iter()
+            .filter_map(|link| link.local_port)
+            .any(|port| reserved(&port))
+            .then_some("local_port"),
+    }
+}
+
+/// The option of another configuration that cannot take effect, because the privilege for it was given up at the start.
+pub(super) fn beyond_privileges(config: &Config, privileges: &Confined) -> Option<&'static str> {
+    reserved_port(config).filter(|_| !privileges.capabilities.contains(&Capability::NetBindService.name()))
 }
 
 fn accept(options: &Options, read: io::Result<config::Report>) -> Result<Config, StartError> {
@@ -247,6 +264,25 @@ mod tests {
     fn accepted(text: &str) -> Result<Config, StartError> {
         let options = Options { config: "bonding.conf".into(), syslog: false, log_level: None };
         accept(&options, Ok(config::load(text, "bonding.conf")))
+    }
+
+    #[test]
+    fn a_reserved_port_that_was_not_asked_for_at_the_start_waits_for_the_next() {
+        let config = |text: &str| config::load(text, "test").config.unwrap();
+        let bond = "config interface 'bond'\n option ipaddr '10.0.0.1/24'\n option server 192.0.2.1\n";
+        let server = |port| {
+            config(&format!("{bond}config globals\n option role server\n option listen_port {port}\n"))
+        };
+        let client =
+            |port| config(&format!("{bond}config link a\n option device eth0\n option local_port {port}\n"));
+        let confined = |names: &[&'static str]| Confined { capabilities: names.to_vec(), seccomp: true };
+        let without = confined(&["CAP_NET_ADMIN", "CAP_NET_RAW"]);
+        assert_eq!(beyond_privileges(&server(443), &without), Some("listen_port"));
+        assert_eq!(beyond_privileges(&client(443), &without), Some("local_port"));
+        assert_eq!(beyond_privileges(&server(1_024), &without), None);
+        assert_eq!(beyond_privileges(&server(443), &confined(&["CAP_NET_BIND_SERVICE"])), None);
+        assert_eq!(needed(&server(443)).len(), 3);
+        assert_eq!(needed(&client(5_510)).len(), 2);
     }
 
     #[test]

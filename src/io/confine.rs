@@ -21,6 +21,19 @@ pub enum Capability {
     NetRaw = 13,
 }
 
+impl Capability {
+    const ALL: [Capability; 3] = [Capability::NetBindService, Capability::NetAdmin, Capability::NetRaw];
+
+    /// Its name in capabilities(7), and in [`Confined`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Capability::NetBindService => "CAP_NET_BIND_SERVICE",
+            Capability::NetAdmin => "CAP_NET_ADMIN",
+            Capability::NetRaw => "CAP_NET_RAW",
+        }
+    }
+}
+
 /// What is to be left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
@@ -57,13 +70,8 @@ impl Confinement {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => false,
             Err(error) => return Err(error),
         };
-        let known = [
-            (Capability::NetBindService, "CAP_NET_BIND_SERVICE"),
-            (Capability::NetAdmin, "CAP_NET_ADMIN"),
-            (Capability::NetRaw, "CAP_NET_RAW"),
-        ];
-        let left = known.into_iter().filter(|(capability, _)| kept >> *capability as u32 & 1 == 1);
-        Ok(Confined { capabilities: left.map(|(_, name)| name).collect(), seccomp })
+        let left = Capability::ALL.into_iter().filter(|capability| kept >> *capability as u32 & 1 == 1);
+        Ok(Confined { capabilities: left.map(Capability::name).collect(), seccomp })
     }
 }
 

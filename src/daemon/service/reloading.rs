@@ -5,6 +5,7 @@ use crate::config::{self, Config};
 use crate::daemon::firewall;
 use crate::daemon::reload::{self, Outcome};
 use crate::daemon::runner::Task;
+use crate::daemon::start;
 use crate::io::timer::now;
 
 impl Daemon {
@@ -42,7 +43,9 @@ impl Daemon {
 
     /// Returns what of it waits for a restart.
     pub(super) fn take_config(&mut self, config: Config) -> Vec<String> {
-        let (config, waiting) = reload::merge(&self.config, config);
+        let (config, mut waiting) = reload::merge(&self.config, config);
+        let privileges = self.privileges.as_ref();
+        waiting.extend(privileges.and_then(|privileges| start::beyond_privileges(&config, privileges)));
         if self.options.log_level.is_none() {
             log::set_max_level(config.globals.log_level);
         }
