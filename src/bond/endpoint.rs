@@ -2,6 +2,8 @@
 
 mod agenda;
 #[cfg(test)]
+mod contested_tests;
+#[cfg(test)]
 mod greedy_tests;
 mod handshakes;
 #[cfg(test)]

@@ -30,6 +30,10 @@ const MIN_TUNNEL_MTU: usize = 1280;
 /// client stays far below; another must not fill the log and run the scripts without end.
 const MAX_TOLD: usize = 128;
 const TOLD_SPAN: Duration = Duration::from_secs(10);
+/// So many sessions of a client that each replace the one before, within this time, are more than a router makes that is
+/// started again and again; two that have the same key take turns every second or so.
+const CONTESTED: u8 = 10;
+const CONTESTED_SPAN: Duration = Duration::from_secs(60);
 /// Links that join a new session count as carrying traffic for so long, if those of the old one did.
 const REJOIN_GRACE: Duration = Duration::from_secs(1);
 
@@ -76,6 +80,8 @@ pub struct Peer {
     complains: bool,
     /// Since when changes are counted, and how many were told.
     told: (Time, usize),
+    /// Server: since when new sessions are counted, and how many there were.
+    sessions: (Time, u8),
     /// The most that the other end wants to take from us, in bits a second.
     allowance: Option<u64>,
     policer: Option<Policer>,
@@ -106,6 +112,7 @@ impl Peer {
             differs: None,
             complains: false,
             told: (now, 0),
+            sessions: (now, 0),
             allowance: None,
             policer: None,
         };
@@ -214,6 +221,10 @@ impl Peer {
             self.receiver.restart();
             self.announcer.restart(now);
             if !self.config.initiator {
+                if now.since(self.sessions.0) >= CONTESTED_SPAN {
+                    self.sessions = (now, 0);
+                }
+                self.sessions.1 = self.sessions.1.saturating_add(1);
                 self.sender.links.clear();
                 self.listener = Listener::default();
                 self.sender.classes.set(&[], true);
@@ -392,6 +403,12 @@ impl Peer {
         if std::mem::take(&mut self.complains)
             && let Some(reason) = self.disagreement()
         {
+            events.push(Event::HandshakeFailed { peer: Some(self.id), reason });
+        }
+        if (CONTESTED..u8::MAX).contains(&self.sessions.1) {
+            // Told once in the span.
+            self.sessions.1 = u8::MAX;
+            let reason = "its session is replaced again and again: have two routers the same key?".into();
             events.push(Event::HandshakeFailed { peer: Some(self.id), reason });
         }
         let session = self.sender.has_session();

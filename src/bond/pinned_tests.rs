@@ -42,7 +42,7 @@ pub(super) fn path(end: usize, link: LinkId) -> Path {
 }
 
 impl End {
-    fn new(index: usize, payload: Payload, handling: Option<Handling>, now: Time) -> End {
+    pub(super) fn new(index: usize, payload: Payload, handling: Option<Handling>, now: Time) -> End {
         let keys = [PrivateKey::from_bytes([1; 32]), PrivateKey::from_bytes([2; 32])];
         let config = EndpointConfig {
             private_key: keys[index].clone(),
