@@ -75,6 +75,7 @@ pub mod traffic;
 pub mod usage;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 pub use privilege::{enter_privileged, privileged};
 
@@ -89,4 +90,58 @@ pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     // A test that has failed while alone is no reason for others to.
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until no other test of this process holds what this gives: for tests that start programs, and for those to
+/// which it matters when a descriptor is closed.
+///
+/// Between fork and exec a child has every descriptor of its parent, also those that exec closes. Meanwhile a device,
+/// a port or a lock that the parent has given back is still taken, and a script that it has just written is busy
+/// (`ETXTBSY`).
+pub fn descriptors() -> MutexGuard<'static, ()> {
+    static DESCRIPTORS: Mutex<()> = Mutex::new(());
+    DESCRIPTORS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Measures until the figures are reached, three times at the most: what else a machine does makes them worse, never
+/// better. `measure` tells what was not reached.
+///
+/// # Panics
+///
+/// When they were not reached.
+pub fn reached(mut measure: impl FnMut() -> Result<(), String>) {
+    let mut missed = Vec::new();
+    while missed.len() < 3 {
+        match measure() {
+            Ok(()) => return,
+            Err(message) => {
+                println!("not reached: {message}");
+                missed.push(message);
+            }
+        }
+    }
+    panic!("not reached in {} measurements: {missed:#?}", missed.len());
+}
+
+/// For [`reached`].
+///
+/// # Errors
+///
+/// `message`, where it does not hold.
+pub fn demand(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(message()) }
+}
+
+/// Looks until it is so, for half a minute at the most: whether it is, not how soon.
+pub fn becomes(mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -435,6 +435,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_daemon_left_is_replaced_and_other_files_are_not() {
+        let _descriptors = lab::descriptors();
         let directory = std::env::temp_dir().join(format!("bonding-stale-{}", std::process::id()));
         let path = directory.join("control.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -481,7 +482,7 @@ mod tests {
                 let silent: Vec<_> = (0..500).map(|_| silent()).collect();
                 let asked = std::time::Instant::now();
                 let answer = ask(&at, &Command::Status).unwrap();
-                assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+                assert!(asked.elapsed() < LIMIT, "{:?}", asked.elapsed());
                 drop(silent);
                 answer
             });

@@ -1,17 +1,21 @@
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::MutexGuard;
 use std::time::Duration;
+
+use lab::directory::{Directory, write_program};
 
 use super::*;
 
 /// A directory with scripts and a configuration that names them.
-struct Place(PathBuf);
+struct Place {
+    directory: Directory,
+    _descriptors: MutexGuard<'static, ()>,
+}
 
 impl Place {
-    fn new(name: &str, options: &str) -> Place {
-        let place = Place(std::env::temp_dir().join(format!("bonding-runner-{name}-{}", std::process::id())));
-        std::fs::create_dir_all(&place.0).unwrap();
-        std::fs::set_permissions(&place.0, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fn new(options: &str) -> Place {
+        let directory = Directory::new("bonding-runner").unwrap();
+        let place = Place { directory, _descriptors: lab::descriptors() };
         place.configure(options);
         place
     }
@@ -20,35 +24,31 @@ impl Place {
         let text = format!(
             "config globals\n option role server\nconfig interface 'bond'\n option ipaddr '10.0.0.1/24'\n\
              option preup '/nonexistent'\n{}",
-            options.replace("DIR", &self.0.display().to_string())
+            options.replace("DIR", &self.directory.as_path().display().to_string())
         );
-        std::fs::write(self.0.join("bonding"), text).unwrap();
+        self.directory.write("bonding", &text).unwrap();
     }
 
     fn script(&self, name: &str, mode: u32, text: &str) {
-        let path = self.0.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        write_program(&self.path(name), mode, &format!("#!/bin/sh\n{text}\n")).unwrap();
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path(name)
     }
 }
 
 /// The other end on a thread instead of in a process.
 fn attach(place: &Place) -> Runner {
     let (stream, theirs) = BlockingStream::pair().unwrap();
-    let config = place.0.join("bonding");
+    let config = place.path("bonding");
     std::thread::spawn(move || process::serve_on(theirs, &config));
     Started { stream }.attach().unwrap()
 }
 
 fn within<F: Future>(work: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), work).await.expect("in time") })
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), work).await.expect("in time") })
 }
 
 fn script(hook: Hook, arguments: &[&str], environment: &[(&str, &str)]) -> Task {
@@ -108,7 +108,7 @@ fn what_is_said_is_understood() {
 
 #[test]
 fn a_script_gets_arguments_and_a_clean_environment() {
-    let place = Place::new("clean", " option up 'DIR/up.sh'\n");
+    let place = Place::new(" option up 'DIR/up.sh'\n");
     place.script("up.sh", 0o755, "echo \"$# $1 $2\"; env | sort | grep -v '^_=\\|^PWD=\\|^SHLVL='");
     let output = within(async {
         ran(attach(&place).run(script(Hook::Up, &["a b", "c"], &[("MTU", "1400")])).await).output
@@ -118,7 +118,7 @@ fn a_script_gets_arguments_and_a_clean_environment() {
 
 #[test]
 fn what_the_configuration_does_not_name_is_not_run() {
-    let place = Place::new("named", "");
+    let place = Place::new("");
     within(async {
         let runner = attach(&place);
         assert_eq!(runner.run(script(Hook::Link, &[], &[])).await, Outcome::Absent);
@@ -147,7 +147,7 @@ fn what_the_configuration_does_not_name_is_not_run() {
 
 #[test]
 fn others_scripts_are_refused() {
-    let place = Place::new("refused", " option up 'DIR/up.sh'\n");
+    let place = Place::new(" option up 'DIR/up.sh'\n");
     place.script("up.sh", 0o757, "echo never");
     let outcome = within(async { attach(&place).run(script(Hook::Up, &[], &[])).await });
     let Outcome::Refused { reason } = outcome else { panic!("{outcome:?}") };
@@ -156,9 +156,12 @@ fn others_scripts_are_refused() {
 
 #[test]
 fn scripts_run_in_order_and_nothing_else_waits_for_them() {
-    let place = Place::new("order", " option up 'DIR/slow.sh'\n option down 'DIR/quick.sh'\n");
-    place.script("slow.sh", 0o755, &format!("sleep 1; echo slow >> {}", place.0.join("log").display()));
-    place.script("quick.sh", 0o755, &format!("echo quick >> {}", place.0.join("log").display()));
+    let place = Place::new(" option up 'DIR/slow.sh'\n option down 'DIR/quick.sh'\n");
+    let (log, go_on) = (place.path("log"), place.path("go-on"));
+    let slow =
+        format!("until [ -e {} ]; do sleep 0.02; done; echo slow >> {}", go_on.display(), log.display());
+    place.script("slow.sh", 0o755, &slow);
+    place.script("quick.sh", 0o755, &format!("echo quick >> {}", log.display()));
     within(async {
         let runner = attach(&place);
         let (up, down) = (script(Hook::Up, &[], &[]), script(Hook::Down, &[], &[]));
@@ -174,15 +177,16 @@ fn scripts_run_in_order_and_nothing_else_waits_for_them() {
         });
         assert_eq!(runner.run(Task::Configure).await, Outcome::Configured);
         assert!(!slow.is_finished() && !quick.is_finished());
+        std::fs::write(&go_on, "").unwrap();
         assert_eq!(ran(slow.await.unwrap()).failure, None);
         assert_eq!(ran(quick.await.unwrap()).failure, None);
     });
-    assert_eq!(std::fs::read_to_string(place.0.join("log")).unwrap(), "slow\nquick\n");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "slow\nquick\n");
 }
 
 #[test]
 fn every_link_of_a_client_can_be_asked_for_at_once() {
-    let place = Place::new("many", "");
+    let place = Place::new("");
     within(async {
         let runner = attach(&place);
         // netifd cannot have such an interface: the answer is always the same, with ubus and without.

@@ -26,7 +26,7 @@ async fn read(tun: &Tun, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), look).await.expect("no such packet came")
+    tokio::time::timeout(Duration::from_secs(20), look).await.expect("no such packet came")
 }
 
 /// The checksum of RFC 1071 over `bytes`.
@@ -117,6 +117,7 @@ fn the_kernel_answers_an_echo() {
 
 #[test]
 fn it_is_there_while_it_is_open() {
+    let _descriptors = lab::descriptors();
     run(|bench| async move {
         let tun = Tun::open(&TunOptions::new("bond%d", 1337)).unwrap();
         assert_eq!(tun.name(), "bond0");
@@ -142,6 +143,7 @@ fn it_is_there_while_it_is_open() {
 
 #[test]
 fn a_kept_device_outlives_its_process_until_it_is_taken_over_or_removed() {
+    let _descriptors = lab::descriptors();
     run(|bench| async move {
         let options = TunOptions::new("bond0", 1337);
         // What a killed process does: the descriptor is closed and nothing else happens.
@@ -200,6 +202,7 @@ fn carrier_and_state() {
 
 #[test]
 fn deleted_by_somebody_else() {
+    let _descriptors = lab::descriptors();
     run(|bench| async move {
         // Without IPv6 the kernel sends nothing of its own, so that nothing but the deletion wakes the reader.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
@@ -216,7 +219,7 @@ fn deleted_by_somebody_else() {
                 }
             }
         };
-        let error = tokio::time::timeout(Duration::from_secs(5), look).await.expect("nobody noticed");
+        let error = tokio::time::timeout(Duration::from_secs(20), look).await.expect("nobody noticed");
         assert_eq!(error.raw_os_error(), Some(libc::EBADFD));
         let error = tun.try_write(&echo_request_v4([10, 9, 0, 2], [10, 9, 0, 1])).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADFD));
@@ -279,7 +282,7 @@ fn a_packet_that_no_buffer_holds_is_dropped_and_counted() {
                     driver.turn().await.unwrap();
                 }
             };
-            if tokio::time::timeout(Duration::from_secs(5), all).await.is_err() {
+            if tokio::time::timeout(Duration::from_secs(20), all).await.is_err() {
                 panic!("{vnet_hdr}: {:?}, {:?}", taken(&driver), driver.counters());
             }
         });

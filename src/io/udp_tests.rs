@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::io::udp::*;
 use crate::net::namespace::{Bench, Namespace, run};
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -124,6 +124,7 @@ fn nothing_is_ever_sent_in_fragments() {
 
 #[test]
 fn many_at_once() {
+    let _descriptors = lab::descriptors();
     run(|bench| async move {
         let (other, _other_bench) = two_ends(&bench).await;
         for gro in [true, false] {
@@ -209,6 +210,7 @@ fn a_source_that_is_gone_costs_no_offload() {
 
 #[test]
 fn a_device_that_vanishes_and_comes_back() {
+    let _descriptors = lab::descriptors();
     run(|bench| async move {
         let other = Namespace::another();
         let other_bench = Bench::in_namespace(&other);

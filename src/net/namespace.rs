@@ -13,7 +13,7 @@ use super::{Address, Link, Netlink};
 use crate::io::{Tun, TunKind, TunOptions};
 
 /// The longest that a test may take.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A network namespace.
 pub(crate) struct Namespace {

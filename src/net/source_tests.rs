@@ -99,7 +99,7 @@ async fn expect(socket: &Socket, to: &str, card: &Tun, hop: &str) {
             }
         }
     };
-    let found = tokio::time::timeout(Duration::from_secs(5), look).await;
+    let found = tokio::time::timeout(Duration::from_secs(20), look).await;
     assert_eq!(found.expect("nothing was sent on that card"), hardware_address(ip(hop)), "to {to} via {hop}");
 }
 
@@ -273,7 +273,7 @@ async fn received(socket: &Socket) -> Vec<u8> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), look).await.expect("nothing was let in")
+    tokio::time::timeout(Duration::from_secs(20), look).await.expect("nothing was let in")
 }
 
 /// With the default route in the bond a strict reverse path filter takes what a line delivers for forged, unless a

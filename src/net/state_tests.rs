@@ -378,6 +378,7 @@ fn what_the_kernel_removes_by_the_way_comes_back() {
 
 #[test]
 fn a_device_that_comes_back_is_served_again() {
+    let _descriptors = lab::descriptors();
     run(|bench| async move {
         let (wan, index) = bench.card("wan0").await;
         let mut reconciler = reconciler(&bench).await;

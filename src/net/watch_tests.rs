@@ -15,7 +15,7 @@ async fn until(watch: &mut Watch, wanted: impl Fn(&Event) -> bool) -> Event {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), look).await.expect("no such event came")
+    tokio::time::timeout(Duration::from_secs(20), look).await.expect("no such event came")
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lab::directory::Directory;
+
 /// Packs `program` into a folder of its own, as a person with other habits would.
 fn pack(folder: &Path, umask: &str, zone: &str) -> PathBuf {
     fs::create_dir_all(folder).expect("a folder");
@@ -30,9 +32,9 @@ fn the_package_is_the_same_each_time_and_whole() {
         println!("skipped: there is no dpkg-deb");
         return;
     }
-    let folder = std::env::temp_dir().join(format!("bonding-deb-{}", std::process::id()));
+    let folder = Directory::new("bonding-deb").expect("a folder");
     let [one, other] =
-        [("022", "UTC"), ("077", "Asia/Kolkata")].map(|(umask, zone)| pack(&folder.join(umask), umask, zone));
+        [("022", "UTC"), ("077", "Asia/Kolkata")].map(|(umask, zone)| pack(&folder.path(umask), umask, zone));
     assert!(fs::read(&one).expect("a package") == fs::read(&other).expect("a package"), "the bytes differ");
     let listed = Command::new("dpkg-deb").arg("-c").arg(&one).output().expect("it runs");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
@@ -47,7 +49,6 @@ fn the_package_is_the_same_each_time_and_whole() {
         let is_it = |line: &str| line.starts_with(mode) && line.ends_with(file);
         assert!(listed.lines().any(is_it), "{mode} {file} is not in\n{listed}");
     }
-    fs::remove_dir_all(&folder).expect("it is ours");
 }
 
 #[test]

@@ -11,9 +11,9 @@ use lab::scenario::Scenario;
 use lab::topology::{Cards, Plan, Topology};
 use nix::sys::signal::Signal;
 
-use crate::{network, setup};
+use crate::{demand, network, reached, setup};
 
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(30);
 /// What the issue asks for, and what a slow machine may add.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
@@ -37,10 +37,18 @@ fn time_until(network: &Topology, way: &str) -> Duration {
     started.elapsed()
 }
 
+fn at_once(took: Duration) -> Result<(), String> {
+    demand(took < AT_ONCE, || format!("{took:?}"))
+}
+
 #[test]
 fn the_default_route_goes_to_a_link_when_the_bond_is_down_and_back() {
+    reached(fallback);
+}
+
+fn fallback() -> Result<(), String> {
     let test = "fallback";
-    let Some(network) = network(test, Plan::new(Scenario::sym2())) else { return };
+    let Some(network) = network(test, Plan::new(Scenario::sym2())) else { return Ok(()) };
     let mut bond = Bond::prepare(&network, &setup()).expect("files");
     // The last section of the file is the second link.
     let mut file = fs::OpenOptions::new().append(true).open(bond.config(End::Client)).expect("the file");
@@ -54,13 +62,13 @@ fn the_default_route_goes_to_a_link_when_the_bond_is_down_and_back() {
     bond.process(End::Server).signal(Signal::SIGKILL).expect("the daemon runs");
     let took = time_until(&network, "10.0.2.2");
     println!("{test}: by the active link {took:?} after the server has died");
-    assert!(took < AT_ONCE, "{took:?}");
+    at_once(took)?;
 
     // That link's card loses its carrier, too.
     network.line(1).cut(Cut::Carrier);
     let took = time_until(&network, "10.0.1.2");
     println!("{test}: by the other link {took:?} after the first has gone");
-    assert!(took < AT_ONCE, "{took:?}");
+    at_once(took)?;
     network.line(1).restore();
     let took = time_until(&network, "10.0.2.2");
     println!("{test}: by the active link {took:?} after it came back");
@@ -71,8 +79,9 @@ fn the_default_route_goes_to_a_link_when_the_bond_is_down_and_back() {
         .expect("the bond comes up");
     let took = time_until(&network, "10.77.0.2");
     println!("{test}: through the bond {took:?} after it is up");
-    assert!(took < AT_ONCE, "{took:?}");
+    at_once(took)?;
     bond.stop().expect("both daemons stop");
+    Ok(())
 }
 
 #[test]

@@ -8,10 +8,10 @@ use lab::scenario::Scenario;
 use lab::topology::Plan;
 use nix::sys::signal::Signal;
 
-use crate::routing::state;
+use crate::routing::{settled, state};
 use crate::{network, setup};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 const KILLS: u64 = 50;
 
 /// What the daemon is doing when it is killed.
@@ -25,9 +25,9 @@ enum Moment {
 #[test]
 fn fifty_kills_leave_nothing_that_the_next_start_does_not_mend() {
     let Some(network) = network("50 kills", Plan::new(Scenario::sym2())) else { return };
-    let before = [state(&network.router), state(&network.server)];
+    let before = [settled(&network.router), settled(&network.server)];
     let mut bond = Bond::start(&network, &setup()).expect("the bond comes up");
-    let working = [state(&network.router), state(&network.server)];
+    let working = [settled(&network.router), settled(&network.server)];
     let mut random = Random::new(0x6b69_6c6c);
     for number in 0..KILLS {
         let end = if number % 2 == 0 { End::Client } else { End::Server };

@@ -35,6 +35,7 @@ mod recipes;
 
 use lab::bond::Setup;
 use lab::topology::{Plan, Topology};
+use lab::{demand, reached};
 
 /// The program under test.
 fn setup() -> Setup {
@@ -48,25 +49,4 @@ fn network(test: &str, plan: Plan) -> Option<Topology> {
         return None;
     }
     Some(plan.build().expect("the network"))
-}
-
-/// Measures until the figures are reached, three times at the most: what else a machine does makes them worse, never
-/// better. `measure` tells what was not reached.
-fn reached(mut measure: impl FnMut() -> Result<(), String>) {
-    let mut missed = Vec::new();
-    while missed.len() < 3 {
-        match measure() {
-            Ok(()) => return,
-            Err(message) => {
-                println!("not reached: {message}");
-                missed.push(message);
-            }
-        }
-    }
-    panic!("not reached in {} measurements: {missed:#?}", missed.len());
-}
-
-/// For [`reached`].
-fn demand(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(message()) }
 }

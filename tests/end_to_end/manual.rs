@@ -19,15 +19,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::bond::links_in_state;
+use lab::directory::{Directory, write_program};
 use lab::namespace::{Namespace, Process};
 use serde_json::Value;
 
 /// How long a command may take.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Makes the machine's own folders what the command sees.
 const ENTER: &str =
@@ -118,22 +118,20 @@ impl Machine {
 pub struct Bench {
     pub server: Machine,
     pub router: Machine,
-    root: PathBuf,
+    _root: Directory,
     /// What the server has printed last for a router.
     line: String,
 }
 
 impl Bench {
     pub fn new(server: &Namespace, router: &Namespace) -> Bench {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("bonding-manual-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let root = std::env::temp_dir().join(name);
-        let machine = |namespace, name| Machine::new(namespace, root.join(name)).expect("a machine");
+        let root = Directory::new("bonding-manual").expect("a directory");
+        let machine = |namespace, name| Machine::new(namespace, root.path(name)).expect("a machine");
         Bench {
             server: machine(server, "server"),
             router: machine(router, "router"),
             line: String::new(),
-            root: root.clone(),
+            _root: root,
         }
     }
 
@@ -160,9 +158,7 @@ impl Bench {
             What::Write(place, path) => {
                 let file = self.machine(*place).path(path);
                 fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
-                fs::write(&file, &block.text)?;
-                let mode = if block.text.starts_with("#!") { 0o700 } else { 0o600 };
-                fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                write_program(&file, if block.text.starts_with("#!") { 0o700 } else { 0o600 }, &block.text)
             }
         }
     }
@@ -189,14 +185,6 @@ impl Bench {
             Place::Server => &mut self.server,
             Place::Router => &mut self.router,
         }
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        (self.server.daemon, self.router.daemon) = (None, None);
-        // What cannot be removed lies in the temporary directory.
-        let _ = fs::remove_dir_all(&self.root);
     }
 }
 

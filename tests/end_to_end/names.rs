@@ -14,7 +14,7 @@ use lab::topology::{Plan, Topology};
 
 use crate::{network, setup};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A name server that knows one name, at the server's own address.
 struct NameServer {

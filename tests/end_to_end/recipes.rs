@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use lab::directory::write_program;
 use lab::emulator::{Direction, Emulator, EmulatorBuilder, LineHandle, LineSetup, NatConfig};
 use lab::namespace::{Namespace, Route};
 use lab::prefix::Prefix;
@@ -16,7 +16,7 @@ use lab::traffic::{Echo, Tcp};
 use crate::manual::Bench;
 use crate::{demand, reached};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A host of the internet, and the server's address on that side.
 const INET: &str = "198.51.100.2";
@@ -383,8 +383,7 @@ fn recipe_5_bondlink() {
     let Some(place) = place("recipe 5", build) else { return };
     let mut bench = Bench::new(&place.server, &place.router);
     let ubus = bench.router.path("/bin/ubus");
-    fs::write(&ubus, UBUS).expect("the file");
-    fs::set_permissions(&ubus, fs::Permissions::from_mode(0o755)).expect("its mode");
+    write_program(&ubus, 0o755, UBUS).expect("the file");
     bench.follow("docs/recipes/5-bondlink.md");
     bench.router.wait_until_up(2);
     // The seed's 22 of 24 Mbit/s were with headers.

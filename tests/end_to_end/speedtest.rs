@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::{demand, network, reached, setup};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
-fn results(bond: &Bond, arguments: &[&str]) -> Vec<Value> {
+fn results(bond: &Bond, arguments: &[&str]) -> Result<Vec<Value>, String> {
     let output = bond.command(End::Client, &[&["speedtest", "--json"], arguments].concat());
     let output = output.expect("the speed test succeeds");
     let lines: Vec<Value> =
@@ -25,9 +25,9 @@ fn results(bond: &Bond, arguments: &[&str]) -> Vec<Value> {
     assert!(progress.len() > 4 && progress.is_sorted() && progress.last() == Some(&1.0), "{progress:?}");
     let last = lines.last().expect("a line");
     let idle = last["idle_ms"].as_f64().expect("a round trip");
-    assert!((40.0..80.0).contains(&idle), "{idle} ms over lines of 20 ms");
     println!("round trips: {idle} ms, {} under load", last["loaded_ms"]);
-    last["results"].as_array().expect("results").clone()
+    demand((40.0..80.0).contains(&idle), || format!("{idle} ms over lines of 20 ms"))?;
+    Ok(last["results"].as_array().expect("results").clone())
 }
 
 /// Down and up.
@@ -50,21 +50,21 @@ fn a_speed_test_measures_the_bond_and_one_link_alone() {
 fn measure() -> Result<(), String> {
     let Some(network) = network("speedtest", Plan::new(Scenario::sym2())) else { return Ok(()) };
     let bond = Bond::start(&network, &setup()).expect("the bond comes up");
-    let whole = results(&bond, &["--bond-only", "--seconds", "2"]);
+    let whole = results(&bond, &["--bond-only", "--seconds", "2"])?;
     let [down, up] = rates(&whole);
     println!("bond: {down} bit/s down, {up} bit/s up");
     demand((12_000_000..20_000_000).contains(&down), || format!("two lines of 10 Mbit/s: {down}"))?;
     demand((2_400_000..4_000_000).contains(&up), || format!("two lines of 2 Mbit/s: {up}"))?;
 
     let before = [0, 1].map(|line| carried(&network, line));
-    let one = results(&bond, &["--link", "line2", "--seconds", "2"]);
+    let one = results(&bond, &["--link", "line2", "--seconds", "2"])?;
     let [down, up] = rates(&one);
     println!("line2: {down} bit/s down, {up} bit/s up");
     assert!(one.iter().all(|result| result["link"] == "line2"));
     demand((4_000_000..10_000_000).contains(&down), || format!("{down} bit/s down"))?;
     demand((800_000..2_000_000).contains(&up), || format!("{up} bit/s up"))?;
     let [other, used] = [0, 1].map(|line| carried(&network, line) - before[line]);
-    assert!(used > 20 * other, "the other line has carried {other} bytes, this one {used}");
+    demand(used > 20 * other, || format!("the other line has carried {other} bytes, this one {used}"))?;
 
     let unknown = bond.command(End::Client, &["speedtest", "--link", "line9"]).expect_err("there is none");
     assert!(unknown.to_string().contains("'line9'"), "{unknown}");

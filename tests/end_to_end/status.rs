@@ -7,13 +7,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use lab::bond::{Bond, End};
+use lab::directory::Directory;
 use lab::scenario::Scenario;
 use lab::topology::Plan;
 use serde_json::Value;
 
 use crate::{network, setup};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Objects whose fields have names of their own: how the manual writes these.
 const NAMED: [(&str, &str); 5] = [
@@ -110,11 +111,9 @@ fn the_manual_describes_every_field() {
 #[test]
 fn exit_codes_are_those_of_the_manual() {
     let program = env!("CARGO_BIN_EXE_bonding");
-    let directory = std::env::temp_dir().join(format!("bonding-exit-{}", std::process::id()));
-    fs::create_dir_all(&directory).expect("a directory");
-    let wrong = directory.join("wrong");
-    fs::write(&wrong, "config interface 'bond'\n\toption mtu 'many'\n").expect("a file");
-    let (wrong, absent) = (wrong.display().to_string(), directory.join("absent").display().to_string());
+    let directory = Directory::new("bonding-exit").expect("a directory");
+    let wrong = directory.write("wrong", "config interface 'bond'\n\toption mtu 'many'\n").expect("a file");
+    let (wrong, absent) = (wrong.display().to_string(), directory.path("absent").display().to_string());
     for (arguments, code) in [
         (vec!["genkey"], 0),
         (vec!["check", &wrong], 1),
@@ -129,5 +128,4 @@ fn exit_codes_are_those_of_the_manual() {
         let output = Command::new(program).args(&arguments).output().expect("it runs");
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
     }
-    let _ = fs::remove_dir_all(&directory);
 }

@@ -1,27 +1,25 @@
 //! The watchdog: pings through the bond, and what is done when nobody answers.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use lab::bond::{Bond, End, links_in_state};
+use lab::directory::{Directory, write_program};
 use lab::emulator::Cut;
 use lab::scenario::Scenario;
 use lab::topology::Plan;
 
 use crate::{network, setup};
 
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn the_action_is_run_when_nobody_answers_and_not_while_no_link_is_up() {
     let Some(network) = network("watchdog", Plan::new(Scenario::sym2())) else { return };
-    let directory = std::env::temp_dir().join(format!("bonding-watchdog-{}", std::process::id()));
-    fs::create_dir_all(&directory).expect("a directory");
-    let (script, log) = (directory.join("action.sh"), directory.join("log"));
+    let directory = Directory::new("bonding-watchdog").expect("a directory");
+    let (script, log) = (directory.path("action.sh"), directory.path("log"));
     let text = format!("#!/bin/sh\necho \"$*\" >> {}\n", log.display());
-    fs::write(&script, text).expect("a script");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
+    write_program(&script, 0o755, &text).expect("a script");
     let actions =
         || fs::read_to_string(&log).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
 
@@ -33,13 +31,13 @@ fn the_action_is_run_when_nobody_answers_and_not_while_no_link_is_up() {
     }
     setup.bond.push(("watchdog_action".into(), action));
     let mut bond = Bond::start(&network, &setup).expect("the bond comes up");
+    // A round trip through the bond takes 40 ms; the first ones may wait for the machine.
+    let likely = |rtt: f64| (20.0..500.0).contains(&rtt);
     let ok = bond
         .wait_for(End::Client, LIMIT, |status| {
-            status["watchdog"]["state"] == "ok" && status["watchdog"]["rtt_ms"].is_f64()
+            status["watchdog"]["state"] == "ok" && status["watchdog"]["rtt_ms"].as_f64().is_some_and(likely)
         })
         .expect("the server answers pings");
-    let rtt = ok["watchdog"]["rtt_ms"].as_f64().expect("a round trip");
-    assert!((20.0..500.0).contains(&rtt), "{rtt} ms through the bond");
     assert_eq!(ok["watchdog"]["addresses"], serde_json::json!(["10.77.0.1"]));
 
     // Somebody who does not exist is pinged from now on; the bond itself is well.
@@ -80,5 +78,4 @@ fn the_action_is_run_when_nobody_answers_and_not_while_no_link_is_up() {
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(actions().len(), ran, "no action while no link is up");
     bond.stop().expect("both daemons stop");
-    let _ = fs::remove_dir_all(&directory);
 }

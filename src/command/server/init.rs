@@ -34,6 +34,15 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(path: &Path, options: &Options) -> Result<String, ServerError> {
+    set_up(path, options, open_firewall)
+}
+
+/// The same with what is to be done to the firewall of the machine: nothing, where tests run.
+pub(super) fn set_up(
+    path: &Path,
+    options: &Options,
+    open_firewall: impl FnOnce(&Config, &mut String),
+) -> Result<String, ServerError> {
     let name = path.display().to_string();
     let failed = |error| ServerError::File(name.clone(), error);
     let _lock = store::lock(path).map_err(failed)?;

@@ -45,7 +45,7 @@ impl Server {
         let invocation =
             parse(&mut lexopt::Parser::from_args(words)).map_err(|error| error.to_string())?.unwrap();
         match &invocation.action {
-            Action::Init(options) => init::run(&self.config(), options),
+            Action::Init(options) => init::set_up(&self.config(), options, |_, _| ()),
             Action::AddPeer(peer) => peers::add(&self.config(), peer),
             Action::List { json } => peers::list(&self.config(), *json),
             Action::Show { name, json } => peers::show(&self.config(), name, *json),
