@@ -20,7 +20,7 @@ const CHROMIUM = process.env.CHROMIUM || [ '/usr/bin/chromium', '/usr/bin/chromi
 fs.mkdirSync(PICTURES, { recursive: true });
 
 /* Calls `look` until it gives something true; `seen` says in the end what was there instead. */
-export async function until(what, look, seconds = 20, seen = null) {
+export async function until(what, look, seconds = 60, seen = null) {
 	const end = Date.now() + seconds * 1000;
 
 	for (;;) {
@@ -40,7 +40,7 @@ export async function until(what, look, seconds = 20, seen = null) {
 export function ubus(config, state, method, params = {}) {
 	return new Promise((resolve, reject) => {
 		const child = execFile(PROGRAM, [ 'rpcd', '--config', config, '--state', state, 'call', method ],
-			{ timeout: 20000, maxBuffer: 8 << 20 },
+			{ timeout: 60000, maxBuffer: 8 << 20 },
 			(error, stdout, stderr) => error ? reject(new Error(stderr || error.message)) : resolve(JSON.parse(stdout)));
 
 		child.stdin.on('error', () => {});

@@ -26,7 +26,7 @@ before(async () => {
 	[ stage, browser ] = await Promise.all([ Stage.open(), Browser.open() ]);
 	server = await new Server(stage.client).open();
 	server.networks = NETWORKS;
-}, { timeout: 60000 });
+}, { timeout: 180000 });
 
 after(async () => {
 	server?.close();
@@ -72,7 +72,7 @@ async function leave(page) {
 	await page.context().close();
 }
 
-test('a beginner pastes one line and chooses the lines', { timeout: 60000 }, async () => {
+test('a beginner pastes one line and chooses the lines', { timeout: 180000 }, async () => {
 	const config = fresh('join');
 	const other = path.join(server.state, 'server.conf');
 
@@ -122,7 +122,7 @@ test('a beginner pastes one line and chooses the lines', { timeout: 60000 }, asy
 	await leave(page);
 });
 
-test('the line of another server comes beside the first', { timeout: 60000 }, async () => {
+test('the line of another server comes beside the first', { timeout: 180000 }, async () => {
 	const config = fresh('beside');
 	const lines = [ '203.0.113.1', '203.0.113.2' ].map(address => {
 		/* A folder each, because each has a key of its own there. */
@@ -156,7 +156,7 @@ test('the line of another server comes beside the first', { timeout: 60000 }, as
 	await name.fill('second');
 	await picture(page, 'config-beside');
 	await card.getByRole('button', { name: 'Join' }).click();
-	await until('it has joined', async () => /has joined/.test(await card.locator('[role=status]').textContent()), 20, () => card.innerText());
+	await until('it has joined', async () => /has joined/.test(await card.locator('[role=status]').textContent()), 90, () => card.innerText());
 
 	const second = section(config, 'server');
 
@@ -166,7 +166,7 @@ test('the line of another server comes beside the first', { timeout: 60000 }, as
 	await leave(page);
 });
 
-test('every option of the schema has a field with a title and its help', { timeout: 60000 }, async () => {
+test('every option of the schema has a field with a title and its help', { timeout: 180000 }, async () => {
 	const config = fresh('all');
 
 	const { sections } = await ubus(config, server.state, 'options');
@@ -203,7 +203,7 @@ test('every option of the schema has a field with a title and its help', { timeo
 	await leave(page);
 });
 
-test('a wrong value is marked and not saved', { timeout: 60000 }, async () => {
+test('a wrong value is marked and not saved', { timeout: 180000 }, async () => {
 	const config = fresh('wrong');
 	const old = fs.readFileSync(config, 'utf8');
 	const page = await setUp(config);
@@ -221,7 +221,7 @@ test('a wrong value is marked and not saved', { timeout: 60000 }, async () => {
 	await leave(page);
 });
 
-test('options that do not go together are refused in the daemon\'s words', { timeout: 60000 }, async () => {
+test('options that do not go together are refused in the daemon\'s words', { timeout: 180000 }, async () => {
 	const config = fresh('together');
 	const old = fs.readFileSync(config, 'utf8');
 	const page = await setUp(config);
@@ -235,7 +235,7 @@ test('options that do not go together are refused in the daemon\'s words', { tim
 	await leave(page);
 });
 
-test('a secret is never on the page, stays, and can be replaced and removed', { timeout: 60000 }, async () => {
+test('a secret is never on the page, stays, and can be replaced and removed', { timeout: 180000 }, async () => {
 	const config = fresh('secret');
 
 	fs.writeFileSync(config, fs.readFileSync(config, 'utf8').replace("option ifname 'bond0'", `option ifname 'bond0'\n\toption preshared_key '${SECRET}'`));
@@ -274,7 +274,7 @@ test('a secret is never on the page, stays, and can be replaced and removed', { 
 	await leave(page);
 });
 
-test('a key is made by a button, and only its public half is shown', { timeout: 60000 }, async () => {
+test('a key is made by a button, and only its public half is shown', { timeout: 180000 }, async () => {
 	const config = fresh('key');
 	const page = await setUp(config);
 	const field = option(page, 'globals', '_public_key');
@@ -300,7 +300,7 @@ test('a key is made by a button, and only its public half is shown', { timeout: 
 	await leave(page);
 });
 
-test('links and rules come and go', { timeout: 60000 }, async () => {
+test('links and rules come and go', { timeout: 180000 }, async () => {
 	const config = fresh('sections');
 
 	server.answers.reload = { ok: true };
@@ -325,7 +325,7 @@ test('links and rules come and go', { timeout: 60000 }, async () => {
 	await page.locator('#cbi-bonding-rule [data-name=dest_port] .add-item input').fill('5060');
 	await page.keyboard.press('Enter');
 	await press(page, 'handleSaveApply');
-	await until('it is saved', async () => await page.evaluate(() => window.standin.applied) === 1, 20, () => page.locator('body').innerText());
+	await until('it is saved', async () => await page.evaluate(() => window.standin.applied) === 1, 90, () => page.locator('body').innerText());
 
 	const sections = parseUci(fs.readFileSync(config, 'utf8'));
 	const lte = sections.find(found => found['.name'] === 'lte');
@@ -336,7 +336,7 @@ test('links and rules come and go', { timeout: 60000 }, async () => {
 	await leave(page);
 });
 
-test('a running bond takes a change over without a pause', { timeout: 90000 }, async () => {
+test('a running bond takes a change over without a pause', { timeout: 270000 }, async () => {
 	const status = () => ubus(stage.client, server.state, 'status');
 	const ready = await until('both links are up', async () => {
 		const found = await status();
@@ -367,7 +367,7 @@ test('a running bond takes a change over without a pause', { timeout: 90000 }, a
 	await leave(page);
 });
 
-test('an account that may not read the configuration is told so', { timeout: 30000 }, async () => {
+test('an account that may not read the configuration is told so', { timeout: 90000 }, async () => {
 	server.answers.options = () => {
 		throw new Error('Access denied');
 	};

@@ -35,12 +35,12 @@ before(async () => {
 	E
 	/etc/init.d/rpcd restart`);
 	await until('rpcd is back', () => router.run('ubus list bonding').catch(() => ''));
-}, { timeout: 180000 });
+}, { timeout: 540000 });
 
 after(async () => {
 	await browser?.close();
 	await router?.close();
-}, { timeout: 30000 });
+}, { timeout: 90000 });
 
 async function logIn(user = 'root', password = '', { where = '', ...options } = {}) {
 	const page = await browser.page(options);
@@ -91,7 +91,7 @@ async function leave(page) {
 	await page.context().close();
 }
 
-test('before anything is set up', { skip, timeout: 60000 }, async () => {
+test('before anything is set up', { skip, timeout: 180000 }, async () => {
 	const page = await logIn();
 
 	await open(page, 'network/bonding/status', '[data-trouble]');
@@ -102,7 +102,7 @@ test('before anything is set up', { skip, timeout: 60000 }, async () => {
 	await leave(page);
 });
 
-test('joining with one line, and both links come up', { skip, timeout: 90000 }, async () => {
+test('joining with one line, and both links come up', { skip, timeout: 270000 }, async () => {
 	const page = await logIn();
 
 	await open(page, 'network/bonding/config', '.bd-join');
@@ -113,29 +113,29 @@ test('joining with one line, and both links come up', { skip, timeout: 90000 }, 
 	await picture(page, 'luci-join');
 	await page.locator('.bd-join textarea').fill(line);
 	await page.locator('.bd-join').getByRole('button', { name: 'Join' }).click();
-	await until('it has joined', async () => /has joined/.test(await page.locator('.bd-joined').textContent()), 30, () => page.locator('.bd-join').innerText());
+	await until('it has joined', async () => /has joined/.test(await page.locator('.bd-joined').textContent()), 90, () => page.locator('.bd-join').innerText());
 	await page.getByText('See the status').click();
 	await page.waitForURL(/bonding\/status/);
-	await until('both links are up', async () => await carry(page) === 'wan0 wan1', 40, () => page.locator('#maincontent').innerText());
+	await until('both links are up', async () => await carry(page) === 'wan0 wan1', 90, () => page.locator('#maincontent').innerText());
 	await page.waitForTimeout(4000);
 	await picture(page, 'luci-status', [ [ 1280, false ], [ 1280, true ], [ 360, false ], [ 360, true ] ]);
 	await leave(page);
 });
 
-test('a cut line is seen', { skip, timeout: 90000 }, async () => {
+test('a cut line is seen', { skip, timeout: 270000 }, async () => {
 	const page = await logIn();
 
 	await open(page, 'network/bonding/status', '.bd-link');
 	await router.inet('ip', 'link', 'set', 'wan2', 'down');
-	await until('wan1 is down', async () => (await links(page)).some(([ name, state ]) => name === 'wan1' && state === 'down'), 30);
+	await until('wan1 is down', async () => (await links(page)).some(([ name, state ]) => name === 'wan1' && state === 'down'), 90);
 	assert.equal(await carry(page), 'wan0');
 	await picture(page, 'luci-cut');
 	await router.inet('ip', 'link', 'set', 'wan2', 'up');
-	await until('it is back', async () => await carry(page) === 'wan0 wan1', 40);
+	await until('it is back', async () => await carry(page) === 'wan0 wan1', 90);
 	await leave(page);
 });
 
-test('a link is taken out and put back by button', { skip, timeout: 60000 }, async () => {
+test('a link is taken out and put back by button', { skip, timeout: 180000 }, async () => {
 	const page = await logIn();
 	const button = action => page.locator(`.bd-link[data-link=wan0] [data-action=${action}]`);
 
@@ -144,23 +144,23 @@ test('a link is taken out and put back by button', { skip, timeout: 60000 }, asy
 	await until('it is out', async () => (await links(page)).some(([ name, state ]) => name === 'wan0' && state === 'disabled'));
 	assert.equal((await router.status()).links.wan0.taken_out, true);
 	await button('up').click();
-	await until('it is back', async () => await carry(page) === 'wan0 wan1', 30);
+	await until('it is back', async () => await carry(page) === 'wan0 wan1', 90);
 	await leave(page);
 });
 
-test('the speed is tested', { skip, timeout: 90000 }, async () => {
+test('the speed is tested', { skip, timeout: 270000 }, async () => {
 	const page = await logIn();
 	const card = page.locator('[data-test]');
 
 	await open(page, 'network/bonding/status', '.bd-link');
 	await page.getByRole('button', { name: 'Speed test' }).click();
-	await until('it is under way', async () => /Measuring the download: Bond/.test(await card.textContent()), 20, () => card.textContent());
+	await until('it is under way', async () => /Measuring the download: Bond/.test(await card.textContent()), 90, () => card.textContent());
 	await until('it shows what bond and links carry', async () => /Bond↓ .*it\/s · ↑ .*wan0↓ .*it\/s · ↑ .*wan1↓ .*it\/s · ↑ /.test(await card.textContent()), 60, () => card.textContent());
 	await picture(page, 'luci-speedtest');
 	await leave(page);
 });
 
-test('Save & Apply changes an option without a pause', { skip, timeout: 120000 }, async () => {
+test('Save & Apply changes an option without a pause', { skip, timeout: 360000 }, async () => {
 	const page = await logIn();
 	const old = await router.status();
 
@@ -204,7 +204,7 @@ test('Save & Apply changes an option without a pause', { skip, timeout: 120000 }
 });
 
 /* LuCI waits 90 seconds at least. */
-test('a change after which the browser does not come back is taken back, without a pause', { skip, timeout: 240000 }, async () => {
+test('a change after which the browser does not come back is taken back, without a pause', { skip, timeout: 720000 }, async () => {
 	const page = await logIn();
 	const old = await router.status();
 	const policy = async () => (await router.status().catch(() => null))?.endpoint?.peers[0]?.policy;
@@ -224,7 +224,7 @@ test('a change after which the browser does not come back is taken back, without
 	try {
 		await until('the daemon has taken the change', async () => await policy() === 'flow', 60);
 		await until('the old configuration is back', async () => /round-robin/.test(await router.run('uci get bonding.bond.policy')), 120);
-		await until('and the daemon has taken that', async () => await policy() === 'round-robin', 30);
+		await until('and the daemon has taken that', async () => await policy() === 'round-robin', 90);
 	}
 	finally {
 		await router.lan('ip', 'link', 'set', 'lan0', 'up');
@@ -247,7 +247,7 @@ test('a change after which the browser does not come back is taken back, without
 	await leave(again);
 });
 
-test('in French, and in German', { skip, timeout: 60000 }, async () => {
+test('in French, and in German', { skip, timeout: 180000 }, async () => {
 	for (const [ locale, words, help ] of [ [ 'fr-FR', 'En ligne par l’agrégat', 'Comment le trafic est réparti' ], [ 'de-DE', 'Online über das Bündel', 'Wie der Verkehr' ] ]) {
 		const page = await logIn('root', '', { locale });
 
@@ -260,7 +260,7 @@ test('in French, and in German', { skip, timeout: 60000 }, async () => {
 	}
 });
 
-test('the overview has a line for each link', { skip, timeout: 60000 }, async () => {
+test('the overview has a line for each link', { skip, timeout: 180000 }, async () => {
 	const page = await logIn();
 
 	await open(page, 'status/overview', '.bd-lines [data-link]');
@@ -269,7 +269,7 @@ test('the overview has a line for each link', { skip, timeout: 60000 }, async ()
 	await leave(page);
 });
 
-test('whatever is passed to the methods, nothing but what they are for is done', { skip, timeout: 120000 }, async () => {
+test('whatever is passed to the methods, nothing but what they are for is done', { skip, timeout: 360000 }, async () => {
 	const page = await logIn();
 	const key = await router.run('md5sum /etc/bonding/private.key /etc/config/bonding');
 	const old = await router.status();
@@ -325,7 +325,7 @@ test('whatever is passed to the methods, nothing but what they are for is done',
 	await page.context().close();
 });
 
-test('a read-only account sees the bond and is refused everything else', { skip, timeout: 60000 }, async () => {
+test('a read-only account sees the bond and is refused everything else', { skip, timeout: 180000 }, async () => {
 	const page = await logIn('reader', 'secret', { where: '/admin/network/bonding/status' });
 
 	await open(page, 'network/bonding/status', '.bd-link');

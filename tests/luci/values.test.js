@@ -82,7 +82,7 @@ async function refused(section, option, values) {
 	return found;
 }
 
-test('each option takes in the form what it takes in the daemon', { timeout: 180000 }, async () => {
+test('each option takes in the form what it takes in the daemon', { timeout: 540000 }, async () => {
 	const values = loadModule('bonding/values.js');
 	const { sections } = await ubus(nowhere, folder, 'options');
 	const wrong = [];
