@@ -169,19 +169,25 @@ impl Namespace {
         peer.wait_for_link_local(peer_name)
     }
 
-    /// Waits until a device that is up has its IPv6 link-local address, which the kernel gives it a moment later; so
-    /// that what is done next meets a network at rest. Returns at once where it gets none.
+    /// Waits until a device that is up has its IPv6 link-local address and the local route to it, which the kernel gives
+    /// it one after the other a moment later; so that what is done next meets a network at rest. Returns at once where
+    /// it gets none.
     ///
     /// # Errors
     ///
-    /// When there is no such device, or it has no address after 2 s.
+    /// When there is no such device, or it has none of these after half a minute.
     pub fn wait_for_link_local(&self, device: &str) -> io::Result<()> {
         let setting = |name: &str| self.sysctl(&format!("net/ipv6/conf/{device}/{name}"));
         let expected = setting("disable_ipv6").is_ok_and(|value| value == "0")
             && setting("addr_gen_mode").is_ok_and(|value| value != "1");
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + Duration::from_secs(30);
         let link_local = |own: &Prefix| matches!(own.address, IpAddr::V6(own) if own.is_unicast_link_local());
-        while expected && !self.addresses(device)?.iter().any(link_local) {
+        let is_at_rest = || -> io::Result<bool> {
+            let Some(own) = self.addresses(device)?.into_iter().find(link_local) else { return Ok(false) };
+            let route = format!("route Inet6 Local table 255 {}/128 device {device}", own.address);
+            Ok(self.snapshot()?.contains(&route))
+        };
+        while expected && !is_at_rest()? {
             if Instant::now() > deadline {
                 let what = format!("device {device} in {} has no IPv6 link-local address", self.name());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, what));

@@ -191,7 +191,7 @@ impl Udp {
             arrival::stamp(socket)?;
         }
         if self.way == Way::Download {
-            let deadline = Instant::now() + Duration::from_secs(5);
+            let deadline = Instant::now() + Duration::from_secs(30);
             let mut buffer = [0; HELLO.len()];
             let from = loop {
                 // A refusal is that of an earlier hello.
