@@ -58,15 +58,19 @@ impl Log for Syslog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // The log daemon knows the time.
-        let line =
-            format!("<{}>bonding[{}]: {}", priority(record.level()), std::process::id(), record.args());
+        let line = message(std::process::id(), record);
         if self.socket.send_to(line.as_bytes(), self.path).is_err() {
             Stderr.log(record);
         }
     }
 
     fn flush(&self) {}
+}
+
+/// As of RFC 3164, without the time, which the log daemon knows. OpenWrt's takes the first 16 bytes for the time, and drops
+/// them, where the last of them is a space: of a process id with five digits it would be the one behind our name.
+fn message(process: u32, record: &Record<'_>) -> String {
+    format!("<{}>bonding[{process:06}]: {}", priority(record.level()), record.args())
 }
 
 fn priority(level: Level) -> u8 {
@@ -123,13 +127,23 @@ mod tests {
             let mut buffer = [0; 100];
             let length = daemon.recv(&mut buffer).unwrap();
             let text = String::from_utf8_lossy(&buffer[..length]);
-            assert_eq!(text, format!("<30>bonding[{}]: a link is up", std::process::id()));
+            assert_eq!(text, format!("<30>bonding[{:06}]: a link is up", std::process::id()));
             assert!(daemon.recv(&mut buffer).is_err(), "what libraries have to say is left out");
             std::fs::remove_file(path).unwrap();
             // Goes to standard error.
             say(system, Level::Info, "bonding::daemon");
         }
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn no_message_looks_as_if_it_began_with_the_time() {
+        for process in [1, 22, 333, 4_444, 55_555, 666_666, 4_194_304] {
+            let text =
+                message(process, &Record::builder().args(format_args!("a b c d e f g h i j k l")).build());
+            let (_, text) = text.split_once('>').unwrap();
+            assert_ne!(text.as_bytes()[15], b' ', "{text}");
+        }
     }
 
     #[test]
