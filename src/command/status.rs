@@ -323,9 +323,9 @@ fn render_link(link: &Value, status: &Value, paint: Paint, text: &mut String) {
         (reason, _) => reason,
     };
     let interface = status["interfaces"][name].as_str().filter(|interface| !interface.is_empty());
-    let place = interface.map(|interface| format!(" ({interface})")).unwrap_or_default();
+    let place = interface.map(|interface| format!("{interface}: ")).unwrap_or_default();
     let since = duration(number(link, "since_ms"));
-    text.push_str(&wrap(&format!("{reason}{place}, for {since}"), 4));
+    text.push_str(&wrap(&format!("{place}{reason}, for {since}"), 4));
 }
 
 /// Where a bond with several servers is.

@@ -63,9 +63,9 @@ server: up for 1 min 5 s
   link            state    rtt ms  loss      down        up    up max up load
   adsl1           up         25.0  0.4% 11.8 Mbit  500 kbit  1.0 Mbit ####.....
   lte             down          -  0.0%         0         0         -
-    the other end does not answer (wwan), for 5 s
+    wwan: the other end does not answer, for 5 s
   sat             down          -  0.0%         0         0         -
-    netifd has no interface 'wan9' (wan9), for 9 s
+    wan9: netifd has no interface 'wan9', for 9 s
 
 dropped: 3 replayed
 ";
