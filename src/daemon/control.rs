@@ -33,6 +33,8 @@ const MAX_REQUEST: u64 = 4_096;
 const MAX_REPLY: u64 = 16 << 20;
 /// How long a client may take to ask, and the daemon to answer.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long a socket that was inherited from a killed daemon is waited for, until whoever has it has closed it.
+const INHERITED: Duration = Duration::from_secs(1);
 
 /// What can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -225,7 +227,14 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => {}
     }
     // Only a socket that nobody listens on refuses; a daemon that is busy has a queue.
-    match BlockingStream::connect(path) {
+    let mut found = BlockingStream::connect(path);
+    if let Ok(stream) = &mut found {
+        // What a daemon has forked when it was killed may have the socket for a moment. It accepts nobody.
+        stream.set_read_timeout(Some(INHERITED))?;
+        let _ = stream.read(&mut [0]);
+        found = BlockingStream::connect(path);
+    }
+    match found {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
@@ -362,6 +371,8 @@ fn group_in(list: &str, group: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
 
     fn bind(path: &Path) -> Control {
@@ -419,7 +430,7 @@ mod tests {
                 io::BufReader::new(raw).read_line(&mut reply).unwrap();
                 (answer, reply)
             });
-            // The first connection was the probe of the second bind; it asks nothing.
+            // The first connections were those of the second bind; they ask nothing.
             let request = control.next().await;
             assert_eq!(request.command, question);
             request.reply(serde_json::json!({ "ok": true }));
@@ -452,6 +463,21 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         });
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Between its start as a copy of the daemon and the moment when it closes what it has of it.
+    #[test]
+    fn what_a_killed_daemon_has_forked_keeps_nobody_from_starting() {
+        let _descriptors = lab::descriptors();
+        let directory = lab::directory::Directory::new("bonding-forked").unwrap();
+        let path = directory.path("control.sock");
+        let inherited = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let child = std::thread::spawn(move || {
+            let mut one = [nix::poll::PollFd::new(inherited.as_fd(), nix::poll::PollFlags::POLLIN)];
+            nix::poll::poll(&mut one, nix::poll::PollTimeout::NONE).unwrap();
+        });
+        Control::open(&path, None).unwrap();
+        child.join().unwrap();
     }
 
     #[test]
