@@ -1,10 +1,11 @@
-//! Lines that were away for long, and machines that stood still: what was learnt before is not held against what comes.
+//! Lines that come and go, or were away for long, and machines that stood still: what was learnt before is not held against what comes.
 
 use super::share;
 use crate::endpoint::{self, Bond, BondConfig};
 use crate::packet::Side;
-use crate::scenarios;
+use crate::scenarios::{self, Scenario};
 use crate::tcp::TcpConfig;
+use crate::udp::UdpConfig;
 use crate::world::{Tunnel, World};
 use crate::{MILLI, Nanos, SECOND};
 
@@ -74,5 +75,33 @@ fn a_line_that_was_away_for_minutes_is_measured_as_before() {
             last <= 500 && share > 0.75,
             "away for {away} s: a queue until {last} ms, {share:.2} of the rate"
         );
+    }
+}
+
+#[test]
+fn a_line_that_flaps_costs_no_packet_and_is_worth_more_than_none() {
+    for (scenario, line) in [(scenarios::sym2(), 0), (scenarios::asym2(), 0), (scenarios::asym2(), 1)] {
+        for sender in Side::BOTH {
+            let mut world = endpoint::world(&scenario, &BondConfig::default(), 31);
+            world.run_until_ready();
+            let flow = world.add_tcp(TcpConfig::bulk(sender));
+            let call = world.add_udp(UdpConfig::probe(sender, 100));
+            world.run_for(5 * SECOND);
+            let at = world.now();
+            for half in 0..20 {
+                world.cut(line, half % 2 == 0);
+                world.run_for(2 * SECOND);
+            }
+            let end = world.now();
+            world.run_for(SECOND);
+            let what = format!("{} line {line} {sender:?}", scenario.name);
+            let lost = world.udp(call).lost(at, end);
+            let ledger = world.ledger(flow, sender);
+            assert_eq!((lost, ledger.duplicates, ledger.reordered), (0, 0, 0), "{what}");
+            let other = Scenario::new("other", vec![scenario.lines[1 - line].clone()]);
+            let share = share(&world, flow, at, end, other.capacity(sender));
+            // A line alone carries 0.92 of its rate.
+            assert!(share > 0.9, "{what}: {share:.2} of the other line's rate");
+        }
     }
 }
