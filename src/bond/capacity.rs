@@ -58,6 +58,8 @@ const BASE_STALE: Duration = Duration::from_secs(8);
 const BUSY_NOISE: f64 = 2.5;
 /// Length of the busy time whose rate is measured, in seconds.
 const BUSY_SPAN: f64 = 0.1;
+/// And so many bytes, which take longer on a slow line.
+const BUSY_BYTES: f64 = 6.0 * PACKET;
 /// A rate this much above that of the busy line is too high.
 const TOO_FAST: f64 = 1.15;
 const HISTORY: usize = 256;
@@ -222,11 +224,13 @@ impl Capacity {
         self.growing || self.known && self.peak.get().is_some_and(|peak| self.rate < FALLEN * peak)
     }
 
-    /// What the link can add to others, in bytes a second: what it carried when it was last full. Its rate may be low for
-    /// a moment because others share the line, and who is given nothing then does not learn that it is over.
+    /// What the link can add to others, in bytes a second: what it carried when it was last full, or what a train has
+    /// shown. Its rate may be low for a moment because others share the line, and who is given nothing then does not learn
+    /// that it is over.
     pub fn worth(&self) -> u64 {
         let shared = self.competition.as_ref().map_or(0.0, Competition::capacity);
-        self.full_rate.get().unwrap_or(0.0).max(shared).max(self.rate) as u64
+        let shown = if self.known { 0.0 } else { self.seed / SEED_SHARE };
+        self.full_rate.get().unwrap_or(0.0).max(shared).max(shown).max(self.rate) as u64
     }
 
     /// The queue at the bottleneck.
@@ -380,7 +384,7 @@ impl Capacity {
         }
         match (&mut self.busy, delivered) {
             (Some((time, bytes)), Some((step, more))) => {
-                if *time > BUSY_SPAN {
+                if *time > BUSY_SPAN && *bytes > 2.0 * BUSY_BYTES {
                     *time /= 2.0;
                     *bytes /= 2.0;
                 }
@@ -394,7 +398,7 @@ impl Capacity {
     /// The rate of the line as seen while it was busy.
     fn busy_rate(&self) -> Option<f64> {
         self.busy
-            .filter(|(time, bytes)| *time >= 0.015 && *bytes >= 6.0 * PACKET)
+            .filter(|(time, bytes)| *time >= 0.015 && *bytes >= BUSY_BYTES)
             .map(|(time, bytes)| bytes / time)
     }
 

@@ -35,6 +35,14 @@ fn clocks_that_drift_apart_make_no_queue() {
     }
 }
 
+/// What has not been filled yet is worth what its train has shown, although it begins with less.
+#[test]
+fn a_link_that_was_not_used_yet_is_worth_the_rate_of_its_train() {
+    let mut capacity = Capacity::new(None, Time::ZERO);
+    capacity.seed(400_000.0);
+    assert_eq!((capacity.worth(), capacity.rate()), (400_000, 340_000));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Report { received: u32, bytes: u32, delays: [u32; 2], context: Context },

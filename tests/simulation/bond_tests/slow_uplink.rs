@@ -43,3 +43,15 @@ fn late_reports_do_not_make_a_longer_path() {
         }
     }
 }
+
+/// A stream's acknowledgements ask for a little more than the quickest line carries, and for less than was believed of
+/// it: the queue that they make is nobody else's, and does not grow.
+#[test]
+fn what_acknowledgements_queue_is_not_taken_for_that_of_others() {
+    for lines in ["3/0.5/11+53/40/67", "3/0.5/11+90/40/60"] {
+        let scenario = scenarios::by_name(lines).expect("well written");
+        let outcome = transfer(&scenario, &BondConfig::default(), &Plan::new(Side::Server), 1);
+        assert!(outcome.ping_added.0 < 35.0, "{lines}: {outcome:?}");
+        assert!(outcome.efficiency > 0.72, "{lines}: {outcome:?}");
+    }
+}
