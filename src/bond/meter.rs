@@ -66,6 +66,11 @@ impl Volume {
         *self = Volume { slot, amounts: [previous, present] };
         UNIT * (usize::from(previous) + usize::from(present)) >= BULK
     }
+
+    /// Whether the flow is bulk, by what it has sent so far.
+    pub fn is_bulk(mut self, now: Time) -> bool {
+        self.add(0, now)
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +90,7 @@ mod tests {
         assert_eq!(sends(1_200, 3), Some(true), "3 Mbit/s");
         let mut volume = Volume::default();
         assert!((0..20).any(|_| volume.add(1_500, Time::ZERO)));
+        assert!(volume.is_bulk(Time::ZERO) && !volume.is_bulk(Time::from_millis(200)));
         assert!(!volume.add(1_500, Time::from_millis(200)), "it has paused");
     }
 

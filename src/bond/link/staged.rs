@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::flight::Outgoing;
-use crate::wire;
+use crate::{Time, wire};
 
 /// Bytes that tunnel, UDP and IPv4 add to a packet on the line.
 const LINE_OVERHEAD: usize = wire::OVERHEAD + 28;
@@ -26,6 +26,11 @@ impl Staged {
     /// Bytes on the line, about.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// When the first of those that wait for all others was staged.
+    pub fn oldest(&self) -> Option<Time> {
+        self.packets.get(self.urgent).map(|outgoing| outgoing.born)
     }
 
     /// Adds a packet behind the others.
@@ -73,7 +78,6 @@ impl Staged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Time;
     use crate::packet::Packet;
     use crate::wire::Kind;
 

@@ -24,6 +24,8 @@ const MANY_RESENDS_AHEAD: Duration = Duration::from_millis(4);
 const OFTEN_LOST: u8 = 2;
 /// A flow of which no more bytes than this are staged may still be one that sends little.
 const SPARSE_STAGED: u32 = 1_000;
+/// What is staged for longer than by this and the difference of the links' delays is late.
+const STAGED_LATE: Duration = Duration::from_millis(10);
 /// What is said twice comes sooner by more than so many nanoseconds.
 const MUCH_QUICKER: i64 = 5_000_000;
 /// The next round through many flows follows after this.
@@ -53,10 +55,14 @@ impl Sender {
             }
             let head = self.queue.head(now, &mut self.pool)?;
             let (length, info, waited, pinned) = (head.packet.len(), *head.info, head.waited, head.pinned);
-            let staged = self.flows.get(usize::from(info.bucket)).map_or(0, |flow| flow.staged);
-            let sparse = head.sparse && staged <= SPARSE_STAGED;
-            let facts = Head { hash: info.hash, waited, sparse };
+            let head_is_sparse = head.sparse;
+            let flow = self.flows.get(usize::from(info.bucket)).copied().unwrap_or_default();
+            let staged = flow.staged;
             self.find_candidates(length, now);
+            let sparse = head_is_sparse
+                && staged <= SPARSE_STAGED
+                && !(flow.volume.is_bulk(now) && self.staged_is_late(now));
+            let facts = Head { hash: info.hash, waited, sparse };
             if let Err(link) = self.keep_to(pinned) {
                 if !self.hold_or_drop(link) {
                     return self.end_round(now);
@@ -94,6 +100,14 @@ impl Sender {
                 flow.staged = flow.staged.saturating_add(staged_bytes);
             }
         }
+    }
+
+    /// Whether something that is staged waits for longer than it was meant to. The packets of a bulk that its window holds
+    /// back find the queue empty, too, so that they could go before it for ever.
+    fn staged_is_late(&self, now: Time) -> bool {
+        let mut oldest = self.links.iter().filter_map(|link| link.staged.oldest());
+        let meant = Scheduler::spread(&self.candidates) + STAGED_LATE;
+        oldest.any(|since| now.since(since) > meant)
     }
 
     /// Lets what is staged of a flow go before the rest; returns the link that has it.

@@ -55,3 +55,16 @@ fn what_acknowledgements_queue_is_not_taken_for_that_of_others() {
         assert!(outcome.efficiency > 0.72, "{lines}: {outcome:?}");
     }
 }
+
+/// Streams that wait for acknowledgements find the queue empty again and again. They do not go before what others have
+/// staged for the quickest line: a stream waits for its next packet, wherever that is.
+#[test]
+fn what_is_staged_for_a_slow_line_gets_its_turn() {
+    for lines in ["3/0.5/11+53/40/67", "3/0.5/11+90/40/60"] {
+        let scenario = scenarios::by_name(lines).expect("well written");
+        let plan = Plan { flows: 4, ..Plan::new(Side::Server) };
+        let outcome = transfer(&scenario, &BondConfig::default(), &plan, 1);
+        assert!(outcome.timeouts == 0 && outcome.longest_gap < 500.0, "{lines}: {outcome:?}");
+        assert!(outcome.efficiency > 0.83, "{lines}: {outcome:?}");
+    }
+}
