@@ -66,6 +66,12 @@ pub fn texts(value: &Value) -> Vec<&str> {
     texts
 }
 
+/// A number as JSON has it, but a whole one without a point.
+pub fn decimal(number: &Value) -> String {
+    let text = number.to_string();
+    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+}
+
 impl FromJson for bool {
     fn from_json(value: &Value) -> Option<Self> {
         value.as_bool()

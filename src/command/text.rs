@@ -9,26 +9,36 @@ pub const COLUMNS: usize = 80;
 pub fn rate(bits: u64) -> String {
     match bits {
         0 => "0".to_owned(),
-        1..999_500 => format!("{:.0} kbit", bits as f64 / 1e3),
-        999_500..99_950_000 => format!("{:.1} Mbit", bits as f64 / 1e6),
-        99_950_000..999_500_000 => format!("{:.0} Mbit", bits as f64 / 1e6),
-        999_500_000..9_995_000_000 => format!("{:.2} Gbit", bits as f64 / 1e9),
-        9_995_000_000..99_950_000_000 => format!("{:.1} Gbit", bits as f64 / 1e9),
-        _ => format!("{:.0} Gbit", bits as f64 / 1e9),
+        1..999_500 => rounded(bits, 1_000, 0) + " kbit",
+        999_500..99_950_000 => rounded(bits, 1_000_000, 1) + " Mbit",
+        99_950_000..999_500_000 => rounded(bits, 1_000_000, 0) + " Mbit",
+        999_500_000..9_995_000_000 => rounded(bits, 1_000_000_000, 2) + " Gbit",
+        9_995_000_000..99_950_000_000 => rounded(bits, 1_000_000_000, 1) + " Gbit",
+        _ => rounded(bits, 1_000_000_000, 0) + " Gbit",
     }
+}
+
+/// `count` in units of `unit`, with `digits` behind the point, 2 at most. In integers: the standard library's code for the
+/// digits of a float is 11 KB.
+fn rounded(count: u64, unit: u64, digits: usize) -> String {
+    let parts = [1, 10, 100][digits];
+    let (mut whole, rest) = (count / unit, count % unit);
+    let mut part = (rest * parts + unit / 2) / unit;
+    if part == parts {
+        (whole, part) = (whole + 1, 0);
+    }
+    if digits == 0 { whole.to_string() } else { format!("{whole}.{part:0digits$}") }
 }
 
 /// Bytes, in the units of `wg show`.
 pub fn bytes(count: u64) -> String {
-    let (mut value, mut unit) = (count as f64, "B");
-    for next in ["KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
+    match count {
+        0..0x400 => format!("{count} B"),
+        0x400..0x10_0000 => rounded(count, 1 << 10, 2) + " KiB",
+        0x10_0000..0x4000_0000 => rounded(count, 1 << 20, 2) + " MiB",
+        0x4000_0000..0x100_0000_0000 => rounded(count, 1 << 30, 2) + " GiB",
+        _ => rounded(count, 1 << 40, 2) + " TiB",
     }
-    if unit == "B" { format!("{count} B") } else { format!("{value:.2} {unit}") }
 }
 
 /// Milliseconds, as the two largest units that count.
@@ -45,13 +55,17 @@ pub fn duration(ms: u64) -> String {
 
 /// A delay in milliseconds; at most 6 characters below 100 s.
 pub fn milliseconds(ms: f64) -> String {
-    if ms < 999.95 { format!("{ms:.1}") } else { format!("{ms:.0}") }
+    rounded((1_000.0 * ms).round() as u64, 1_000, usize::from(ms < 999.95))
 }
 
 /// A share (0 to 1) in percent; at most 5 characters.
 pub fn percent(share: f64) -> String {
     let percent = 100.0 * share.clamp(0.0, 1.0);
-    if percent < 99.95 { format!("{percent:.1}%") } else { "100%".to_owned() }
+    if percent < 99.95 {
+        rounded((1_000.0 * percent).round() as u64, 1_000, 1) + "%"
+    } else {
+        "100%".to_owned()
+    }
 }
 
 /// How much of `most` is used, as a bar of `cells` characters; empty if `most` is not known.
@@ -166,6 +180,19 @@ mod tests {
         ] {
             assert_eq!(rate(bits), text);
             assert!(text.len() <= 9);
+        }
+    }
+
+    #[test]
+    fn bytes_have_the_unit_of_which_there_are_less_than_1024() {
+        for (count, text) in [
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (1_048_575, "1024.00 KiB"),
+            (1_610_612_736, "1.50 GiB"),
+            (u64::MAX, "16777216.00 TiB"),
+        ] {
+            assert_eq!(bytes(count), text);
         }
     }
 

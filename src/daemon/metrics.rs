@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::json::items;
+use crate::json::{decimal, items};
 
 /// Who is served at the same time.
 const MAX_CLIENTS: usize = 4;
@@ -107,7 +107,7 @@ pub fn render(status: &Value) -> String {
     let about = [("version", &status["program"]), ("role", &status["role"]), ("device", &status["ifname"])];
     let about = about.map(|(name, value)| (name, text(value)));
     page.head("bonding_info", "gauge", "What this is.");
-    page.sample("bonding_info", &about, 1.0);
+    page.sample("bonding_info", &about, &1.into());
     page.head("bonding_uptime_seconds", "gauge", "Time since the start.");
     page.number("bonding_uptime_seconds", &[], &status["uptime_ms"], 0.001);
     page.head("bonding_mtu_bytes", "gauge", "MTU of the device.");
@@ -120,7 +120,7 @@ pub fn render(status: &Value) -> String {
     }
     if let Some(problem) = status["firewall"]["problem"].as_str() {
         page.head("bonding_firewall_set", "gauge", "Whether the nftables table is set.");
-        page.sample("bonding_firewall_set", &[], if problem.is_empty() { 1.0 } else { 0.0 });
+        page.sample("bonding_firewall_set", &[], &u8::from(problem.is_empty()).into());
     }
 
     let peers = items(&status["endpoint"]["peers"]);
@@ -136,7 +136,7 @@ pub fn render(status: &Value) -> String {
     page.metrics(PEER, &peers);
     page.head("bonding_link_up", "gauge", "Whether the link carries traffic.");
     for (labels, link) in &links {
-        page.sample("bonding_link_up", labels, if link["state"] == "up" { 1.0 } else { 0.0 });
+        page.sample("bonding_link_up", labels, &u8::from(link["state"] == "up").into());
     }
     page.metrics(LINK, &links);
     page.0
@@ -162,19 +162,21 @@ impl Page {
 
     /// What is not known is left out.
     fn number(&mut self, name: &str, labels: &[Label], value: &Value, scale: f64) {
-        let known = value.as_f64().or_else(|| value.as_bool().map(|on| if on { 1.0 } else { 0.0 }));
-        if let Some(known) = known {
-            self.sample(name, labels, known * scale);
+        match (value, value.as_f64()) {
+            (Value::Bool(on), _) => self.sample(name, labels, &u8::from(*on).into()),
+            (_, None) => {}
+            (_, Some(_)) if scale == 1.0 => self.sample(name, labels, value),
+            (_, Some(known)) => self.sample(name, labels, &(known * scale).into()),
         }
     }
 
-    fn sample(&mut self, name: &str, labels: &[Label], value: f64) {
+    fn sample(&mut self, name: &str, labels: &[Label], value: &Value) {
         self.0.push_str(name);
         for (index, (label, text)) in labels.iter().enumerate() {
             let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let _ = write!(self.0, "{}{label}=\"{text}\"", if index == 0 { '{' } else { ',' });
         }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+        let _ = writeln!(self.0, "{} {}", if labels.is_empty() { "" } else { "}" }, decimal(value));
     }
 }
 

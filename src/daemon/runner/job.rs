@@ -14,6 +14,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::daemon::spawn_blocking;
+use crate::json::decimal;
 
 /// Bytes of output that are kept.
 pub const KEPT_OUTPUT: usize = 4_096;
@@ -71,7 +72,8 @@ fn attempt(
     // The command holds the writing end: without this there is no end of output.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = spawned?;
-    let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    let group =
+        Pid::from_raw(i32::try_from(child.id()).map_err(|error| io::Error::other(error.to_string()))?);
     let flags = OFlag::from_bits_truncate(fcntl(&reader, FcntlArg::F_GETFL)?);
     fcntl(&reader, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
 
@@ -92,7 +94,7 @@ fn attempt(
     wait(&mut reader, &ended, Instant::now() + GRACE, output)?;
     let _ = killpg(group, Signal::SIGKILL);
     bury(child, &mut reader, &ended, output)?;
-    Ok(Some(format!("was ended because it ran for more than {} s", limit.as_secs_f64())))
+    Ok(Some(format!("was ended because it ran for more than {} s", decimal(&limit.as_secs_f64().into()))))
 }
 
 fn bury(
