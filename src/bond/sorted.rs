@@ -8,6 +8,12 @@ use std::borrow::Borrow;
 
 use serde::{Serialize, Serializer};
 
+/// Puts `item` among `items`, which are in the order of their keys, behind those with the same one.
+pub fn insert_by_key<T, K: Ord>(items: &mut Vec<T>, item: T, key: impl Fn(&T) -> K) {
+    let place = items.partition_point(|other| key(other) <= key(&item));
+    items.insert(place, item);
+}
+
 /// A map, ordered by its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SortedMap<K, V> {
@@ -283,9 +289,9 @@ impl<T: Ord> SortedSet<T> {
 
 impl<T: Ord> Extend<T> for SortedSet<T> {
     fn extend<I: IntoIterator<Item = T>>(&mut self, items: I) {
-        self.items.extend(items);
-        self.items.sort_unstable();
-        self.items.dedup();
+        for item in items {
+            self.insert(item);
+        }
     }
 }
 

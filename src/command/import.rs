@@ -19,7 +19,9 @@ pub fn run(path: &Path, out: &mut dyn Write, advice: &mut dyn Write) -> io::Resu
     let file = path.display();
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX) + 1;
-    if let Err(error) = store::open(path).and_then(|opened| opened.take(limit).read_to_end(&mut bytes)) {
+    if let Err(error) =
+        store::open(path).and_then(|mut file| store::at_most(&mut file, limit).read_to_end(&mut bytes))
+    {
         writeln!(advice, "{file}: cannot be read: {error}")?;
         return Ok(2);
     }

@@ -131,7 +131,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> io::Result<u8> {
 
 fn line_from(input: &mut dyn Read) -> io::Result<String> {
     let mut line = String::with_capacity(MAX_INPUT);
-    input.take(MAX_INPUT as u64).read_to_string(&mut line)?;
+    store::at_most(input, MAX_INPUT as u64).read_to_string(&mut line)?;
     Ok(line)
 }
 

@@ -83,7 +83,7 @@ pub fn list(out: &mut dyn Write) -> io::Result<u8> {
 /// When `input` cannot be read or `out` cannot be written.
 pub fn call(method: &str, places: &Places, input: &mut dyn Read, out: &mut dyn Write) -> io::Result<u8> {
     let mut text = Vec::new();
-    input.take(MAX_ARGUMENTS + 1).read_to_end(&mut text)?;
+    store::at_most(input, MAX_ARGUMENTS + 1).read_to_end(&mut text)?;
     let Some((_, _, carry_out)) = METHODS.iter().find(|(name, ..)| *name == method) else {
         super::complain(&format!("rpcd: there is no method '{method}'"));
         return Ok(super::USAGE);
@@ -292,7 +292,7 @@ fn generate_key(places: &Places, replace: bool) -> Result<Value, String> {
     let failed = |error: io::Error| format!("{}: cannot be written: {error}", path.display());
     let mut text = zeroize::Zeroizing::new(Vec::with_capacity(64));
     keys::generate(&mut *text).map_err(failed)?;
-    let text = str::from_utf8(&text).map_err(|error| failed(io::Error::other(error)))?;
+    let text = str::from_utf8(&text).map_err(|error| failed(io::Error::other(error.to_string())))?;
     store::replace(&path, text).map_err(failed)?;
     public_key(places)
 }
@@ -363,8 +363,8 @@ fn speed_test(places: &Places) -> Value {
 
 fn read_bounded(path: &Path) -> String {
     let mut bytes = Vec::new();
-    if let Ok(file) = fs::File::open(path) {
-        let _ = file.take(MAX_OUTPUT as u64).read_to_end(&mut bytes);
+    if let Ok(mut file) = fs::File::open(path) {
+        let _ = store::at_most(&mut file, MAX_OUTPUT as u64).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -78,7 +78,7 @@ async fn question(socket: &Path) -> io::Result<Value> {
     let (answer, answered) = oneshot::channel();
     let socket = socket.to_owned();
     spawn_blocking(move || drop(answer.send(ask(&socket, &Command::Status))));
-    answered.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    answered.await.unwrap_or_else(|error| Err(io::Error::other(error.to_string())))
 }
 
 /// `text` over what was on the screen before, without the flicker of an empty one. What does not fit `rows` is left out,

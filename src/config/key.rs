@@ -120,13 +120,13 @@ pub fn read_private_key(path: &Path) -> Result<Secret, KeyFileError> {
         io::ErrorKind::NotFound => KeyFileError::Missing(path.into()),
         _ => KeyFileError::Unreadable(path.into(), error),
     };
-    let file = store::open(path).map_err(unreadable)?;
+    let mut file = store::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.mode() & 0o077 != 0 {
         return Err(KeyFileError::Exposed { path: path.into(), mode: metadata.mode() & 0o7777 });
     }
     // The capacity covers every byte that is read, so the text is never left behind by a reallocation.
     let mut text = Zeroizing::new(String::with_capacity(256));
-    file.take(128).read_to_string(&mut text).map_err(unreadable)?;
+    store::at_most(&mut file, 128).read_to_string(&mut text).map_err(unreadable)?;
     Secret::from_base64(text.trim()).ok_or_else(|| KeyFileError::NotAKey(path.into()))
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use super::problem::{Problem, Severity};
 use super::uci::Document;
+use crate::bond::sorted::insert_by_key;
 
 /// The number of problems after which no more are listed.
 const MAX_PROBLEMS: usize = 500;
@@ -14,6 +15,7 @@ pub(super) struct Log<'a> {
     pub(super) document: &'a Document,
     /// Whether every line could be understood: only then does it make sense to say that something is missing.
     pub(super) whole: bool,
+    /// In the order of their lines.
     pub(super) problems: Vec<Problem>,
     failed: bool,
 }
@@ -58,7 +60,7 @@ impl<'a> Log<'a> {
             problem.message = "more problems follow, which are not listed".into();
         }
         if !self.problems.contains(&problem) {
-            self.problems.push(problem);
+            insert_by_key(&mut self.problems, problem, |problem| problem.line);
         }
     }
 

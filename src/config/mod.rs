@@ -39,6 +39,8 @@ pub use types::*;
 
 use log::{At, Log};
 
+use crate::bond::sorted::insert_by_key;
+
 /// What [`load`] found in a file.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -65,9 +67,7 @@ pub fn load(text: &str, file: &str) -> Report {
     let sourced = read::read(&mut log);
     consistency::check(&sourced, &mut log);
     let config = (!log.has_errors()).then_some(sourced.config);
-    let mut problems = log.problems;
-    problems.sort_by_key(|problem| problem.line);
-    Report { config, problems }
+    Report { config, problems: log.problems }
 }
 
 /// Reads a configuration as it lies on the disk. Bytes that are not UTF-8 (a comment in Latin-1) get a warning and are
@@ -81,15 +81,15 @@ pub fn load_bytes(bytes: &[u8], file: &str) -> Report {
     };
     let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
     let mut report = load(&Zeroizing::new(String::from_utf8_lossy(bytes).into_owned()), file);
-    report.problems.push(Problem {
+    let problem = Problem {
         severity: Severity::Warning,
         file: file.to_owned(),
         line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
         section: None,
         option: None,
         message: "a character is not UTF-8".into(),
-    });
-    report.problems.sort_by_key(|problem| problem.line);
+    };
+    insert_by_key(&mut report.problems, problem, |problem| problem.line);
     report
 }
 
@@ -101,13 +101,13 @@ pub fn load_bytes(bytes: &[u8], file: &str) -> Report {
 pub fn load_file(path: &Path) -> io::Result<Report> {
     let limit = u64::try_from(uci::MAX_BYTES).unwrap_or(u64::MAX) + 1;
     let name = path.display().to_string();
-    let file = store::open(path)?;
+    let mut file = store::open(path)?;
     let metadata = file.metadata()?;
     let mode = metadata.mode();
     // With room for all of it, no part of a key is left behind where the buffer grew out of its place.
     let room = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(uci::MAX_BYTES);
     let mut bytes = Zeroizing::new(Vec::with_capacity(room + 64));
-    file.take(limit).read_to_end(&mut bytes)?;
+    store::at_most(&mut file, limit).read_to_end(&mut bytes)?;
     let mut report = load_bytes(&bytes, &name);
     if mode & 0o044 != 0 && report.config.as_ref().is_some_and(Config::holds_secret) {
         report.problems.push(Problem {

@@ -46,7 +46,7 @@ fn regular(metadata: &fs::Metadata) -> io::Result<()> {
 /// As [`open`], and when it is larger than a configuration may be, or is not UTF-8.
 pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     use io::Read as _;
-    let file = match open(path) {
+    let mut file = match open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Zeroizing::default()),
         Err(error) => return Err(error),
@@ -57,8 +57,13 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
         return Err(io::Error::other(format!("it is larger than {MAX_BYTES} bytes")));
     }
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 64));
-    file.take(limit).read_to_string(&mut text)?;
+    at_most(&mut file, limit).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// What `input` has, `limit` bytes of it at the most; the same code for files and pipes of every kind.
+pub fn at_most(input: &mut dyn io::Read, limit: u64) -> io::Take<&mut dyn io::Read> {
+    io::Read::take(input, limit)
 }
 
 /// Waits for its turn to change a file: the daemon and the command line both do. Over when the result is dropped. What

@@ -234,7 +234,7 @@ impl Watchdog {
 pub async fn ping_any(device: String, addresses: Vec<IpAddr>, limit: Duration) -> io::Result<Duration> {
     let ping = async |address| {
         let mut token = [0; TOKEN_BYTES];
-        getrandom::fill(&mut token).map_err(io::Error::other)?;
+        getrandom::fill(&mut token).map_err(|error| io::Error::other(error.to_string()))?;
         ping::echo(&device, address, token, limit).await
     };
     let mut pings: Vec<_> = addresses.into_iter().map(|address| Box::pin(ping(address))).collect();

@@ -293,7 +293,7 @@ fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
 fn filter_system_calls() -> io::Result<bool> {
     let Some(architecture) = ARCHITECTURE else { return Ok(false) };
     let mut program = program(architecture);
-    let len = program.len().try_into().map_err(io::Error::other)?;
+    let len = program.len().try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
     let filter = sock_fprog { len, filter: program.as_mut_ptr() };
     // SAFETY: the filter and what it points to live through the call; the kernel copies them.
     check(unsafe {

@@ -153,9 +153,9 @@ impl Tun {
         });
         let device = tun::create(&configuration).map_err(|error| match error {
             tun::Error::Io(source) => explain(&options.name, source),
-            other => wrap("create", io::Error::other(other)),
+            other => wrap("create", io::Error::other(other.to_string())),
         })?;
-        let name = device.tun_name().map_err(|e| wrap("read its name", io::Error::other(e)))?;
+        let name = device.tun_name().map_err(|e| wrap("read its name", io::Error::other(e.to_string())))?;
 
         // SAFETY: `into_raw_fd` gives up the descriptor, which is open; nobody else holds it.
         let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };

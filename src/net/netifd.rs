@@ -307,9 +307,11 @@ fn parse_status(text: &[u8]) -> Result<Resolved, json::Error> {
     let assignments: Vec<StatusAssignment> = part(&status, "ipv6-prefix-assignment")?;
     addresses.extend(assignments.into_iter().filter_map(|StatusAssignment(address)| address));
     // netifd counts the preferred lifetime down to 0 and keeps the address until it is no longer valid.
-    addresses.sort_by_key(|address| address.preferred == Some(0));
-    let paths = addresses
+    let (outlived, preferred): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.preferred == Some(0));
+    let paths = preferred
         .into_iter()
+        .chain(outlived)
         .map(|address| Path {
             address: address.address,
             prefix_len: address.mask.min(Family::of(address.address).bits()),

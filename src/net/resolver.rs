@@ -129,7 +129,7 @@ async fn ask(way: &Way, server: IpAddr, name: &str, limit: Duration) -> Result<A
         }
         let mut id = [0; 2];
         getrandom::fill(&mut id)
-            .map_err(|error| LookupError::Io { server, source: io::Error::other(error) })?;
+            .map_err(|error| LookupError::Io { server, source: io::Error::other(error.to_string()) })?;
         let Some(question) = Question::new(name, family, u16::from_ne_bytes(id)) else {
             return Err(LookupError::Name(name.to_owned()));
         };

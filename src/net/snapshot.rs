@@ -9,6 +9,7 @@ use super::addresses::AddressInfo;
 use super::links::Link;
 use super::netlink::{Error, Netlink};
 use super::routes::{MAIN, Target};
+use crate::bond::sorted::insert_by_key;
 
 /// A default route of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,13 +64,11 @@ pub struct Interfaces {
 impl Interfaces {
     /// Takes the picture. Default routes set by `own_protocol` are ours and left out.
     pub async fn snapshot(netlink: &Netlink, own_protocol: u8) -> Result<Interfaces, Error> {
-        let mut interfaces: Vec<Interface> = netlink
-            .links()
-            .await?
-            .into_iter()
-            .map(|link| Interface { link, addresses: Vec::new(), gateways: Vec::new() })
-            .collect();
-        interfaces.sort_by_key(|interface| interface.link.index);
+        let mut interfaces = Vec::new();
+        for link in netlink.links().await? {
+            let interface = Interface { link, addresses: Vec::new(), gateways: Vec::new() };
+            insert_by_key(&mut interfaces, interface, |interface| interface.link.index);
+        }
         let find = |interfaces: &mut Vec<Interface>, index: u32| {
             interfaces.binary_search_by_key(&index, |interface| interface.link.index).ok()
         };
@@ -88,19 +87,19 @@ impl Interfaces {
                     let Target::Device { index, gateway, source } = *target else { continue };
                     let position = find(&mut interfaces, index);
                     if let Some(interface) = position.and_then(|i| interfaces.get_mut(i)) {
-                        interface.gateways.push(Gateway {
+                        let gateway = Gateway {
                             family,
                             address: gateway,
                             table: route.table,
                             metric: route.metric,
                             source,
+                        };
+                        insert_by_key(&mut interface.gateways, gateway, |gateway| {
+                            (gateway.table != MAIN, gateway.metric)
                         });
                     }
                 }
             }
-        }
-        for interface in &mut interfaces {
-            interface.gateways.sort_by_key(|gateway| (gateway.table != MAIN, gateway.metric));
         }
         Ok(Interfaces { interfaces })
     }

@@ -71,7 +71,8 @@ impl Switch {
 #[derive(Debug, Default)]
 pub struct Sysctls {
     file: Option<PathBuf>,
-    changes: SortedMap<PathBuf, Change>,
+    /// By the path of each switch.
+    changes: SortedMap<String, Change>,
 }
 
 /// A switch that was changed.
@@ -99,12 +100,12 @@ impl Sysctls {
     /// a crashed process left there are taken over.
     pub fn with_file(file: PathBuf) -> Result<Self, SysctlError> {
         let changes = match fs::read(&file) {
-            Ok(text) => json::read::<SortedMap<String, Change>>(&text)
-                .map_err(|source| SysctlError::Saved { path: file.clone(), source })?,
+            Ok(text) => {
+                json::read(&text).map_err(|source| SysctlError::Saved { path: file.clone(), source })?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => SortedMap::new(),
             Err(source) => return Err(SysctlError::Io { path: file, source }),
         };
-        let changes = changes.into_iter().map(|(path, change)| (path.into(), change)).collect();
         Ok(Sysctls { file: Some(file), changes })
     }
 
@@ -152,7 +153,7 @@ impl Sysctls {
 
     /// What was changed.
     pub fn changes(&self) -> impl Iterator<Item = (&Path, &Change)> {
-        self.changes.iter().map(|(path, change)| (path.as_path(), change))
+        self.changes.iter().map(|(path, change)| (Path::new(path), change))
     }
 
     /// Gives every switch its old value, except where somebody else has set another one since. Devices that are gone
@@ -213,7 +214,7 @@ pub fn forward(family: Family) -> Result<bool, SysctlError> {
         let interfaces = Path::new("/proc/sys/net/ipv6/conf");
         let failed = |source| SysctlError::Io { path: interfaces.to_owned(), source };
         for interface in fs::read_dir(interfaces).map_err(failed)?.flatten() {
-            let path = interface.path().join("accept_ra");
+            let path = interface_path(family, &interface.file_name().to_string_lossy(), "accept_ra")?;
             // "Also if forwarding" (Documentation/networking/ip-sysctl).
             if read(&path).is_ok_and(|value| value == "1") {
                 write(&path, "2")?;
@@ -229,7 +230,7 @@ pub fn get(family: Family, device: &str, switch: &str) -> Result<String, SysctlE
     read(&interface_path(family, device, switch)?)
 }
 
-fn interface_path(family: Family, device: &str, switch: &str) -> Result<PathBuf, SysctlError> {
+fn interface_path(family: Family, device: &str, switch: &str) -> Result<String, SysctlError> {
     for name in [device, switch] {
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             return Err(SysctlError::Name(name.to_owned()));
@@ -239,18 +240,18 @@ fn interface_path(family: Family, device: &str, switch: &str) -> Result<PathBuf,
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     };
-    Ok(PathBuf::from(format!("/proc/sys/net/{family}/conf/{device}/{switch}")))
+    Ok(format!("/proc/sys/net/{family}/conf/{device}/{switch}"))
 }
 
-fn read(path: &Path) -> Result<String, SysctlError> {
+fn read(path: &str) -> Result<String, SysctlError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text.trim_end().to_owned()),
-        Err(source) => Err(SysctlError::Io { path: path.to_owned(), source }),
+        Err(source) => Err(SysctlError::Io { path: path.into(), source }),
     }
 }
 
-fn write(path: &Path, value: &str) -> Result<(), SysctlError> {
-    fs::write(path, value).map_err(|source| SysctlError::Io { path: path.to_owned(), source })
+fn write(path: &str, value: &str) -> Result<(), SysctlError> {
+    fs::write(path, value).map_err(|source| SysctlError::Io { path: path.into(), source })
 }
 
 #[cfg(test)]

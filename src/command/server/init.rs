@@ -10,6 +10,7 @@ use nix::net::if_::InterfaceFlags;
 
 use super::{ServerError, checked};
 use crate::bond::keys::PrivateKey;
+use crate::bond::sorted::SortedSet;
 use crate::command::{installed, keys};
 use crate::config::edit::{EditError, Editor};
 use crate::config::key::read_private_key;
@@ -138,7 +139,7 @@ fn describe(config: &Config, told: &mut String) {
 /// behind NAT. `ifname` is our own device.
 pub(super) fn public_addresses(ifname: &str) -> Vec<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return Vec::new() };
-    let mut addresses: Vec<IpAddr> = Vec::new();
+    let mut addresses: SortedSet<IpAddr> = SortedSet::new();
     for interface in interfaces {
         if interface.interface_name == ifname || interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
             continue;
@@ -150,10 +151,10 @@ pub(super) fn public_addresses(ifname: &str) -> Vec<IpAddr> {
             .or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())));
         addresses.extend(address.filter(|address| is_usable(*address)));
     }
-    addresses.sort_by_key(|address| (address.is_ipv6(), *address));
-    addresses.dedup();
-    let global: Vec<IpAddr> = addresses.iter().copied().filter(|address| is_global(*address)).collect();
-    if global.is_empty() { addresses } else { global }
+    // IPv4 first.
+    let addresses = addresses.iter().copied();
+    let global: Vec<IpAddr> = addresses.clone().filter(|address| is_global(*address)).collect();
+    if global.is_empty() { addresses.collect() } else { global }
 }
 
 fn is_usable(address: IpAddr) -> bool {

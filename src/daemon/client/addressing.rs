@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Client;
 use super::link::Link;
+use crate::bond::sorted::insert_by_key;
 use crate::bond::{LinkState, Path, Time};
 use crate::config;
 use crate::config::value::Host;
@@ -46,14 +47,15 @@ impl Client {
     /// Paths to another server from the sockets that the links have, those of the best link first.
     pub fn paths_to(&self, server: &config::Server) -> Vec<Path> {
         let connected = self.links.iter().filter(|link| !link.taken_out);
-        let connected = connected.filter_map(|link| Some((link, link.connection.as_ref()?)));
-        let mut connected: Vec<_> = connected.collect();
-        connected.sort_by_key(|(link, _)| {
-            let metered = (link.last_resort, link.config.quota.is_some());
-            (link.state != Some(LinkState::Up), metered, link.config.priority)
-        });
+        let mut best_first = Vec::new();
+        for with_connection in connected.filter_map(|link| Some((link, link.connection.as_ref()?))) {
+            insert_by_key(&mut best_first, with_connection, |(link, _)| {
+                let metered = (link.last_resort, link.config.quota.is_some());
+                (link.state != Some(LinkState::Up), metered, link.config.priority)
+            });
+        }
         let mut paths = Vec::new();
-        for (link, connection) in connected {
+        for (link, connection) in best_first {
             let (socket, from) = (connection.socket, connection.options.address.ip());
             let candidates = self.candidates_of(link, server).into_iter();
             let candidates = candidates.filter(|(local, _)| *local == from);

@@ -57,7 +57,7 @@ pub async fn start(config: &Config) -> Result<Vec<String>, StartError> {
             // Nobody is called, so that any key will do.
             let mut key = Zeroizing::new([0; 32]);
             getrandom::fill(key.as_mut_slice())
-                .map_err(|error| StartError::system("random numbers")(io::Error::other(error)))?;
+                .map_err(|error| StartError::system("random numbers")(io::Error::other(error.to_string())))?;
             let key = Secret::new(key);
             let timer = Timer::new().map_err(StartError::system("timer"))?;
             let mut driver = Driver::new(new_endpoint(config, &key, None, now())?, timer);

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::expression::{Attributes, Of, Rule, data, octets};
 use super::{Firewall, Redirect};
+use crate::bond::sorted::SortedSet;
 use crate::net::message::{NLM_F_CREATE, Request};
 use crate::net::{Family, Prefix};
 
@@ -265,7 +266,7 @@ impl Table<'_> {
 pub(super) fn intervals(family: Family, networks: &[Prefix]) -> Vec<(IpAddr, bool)> {
     let bits = u32::from(family.bits());
     let last_of_all = u128::MAX >> (128 - bits);
-    let mut spans: Vec<(u128, u128)> = networks
+    let spans: SortedSet<(u128, u128)> = networks
         .iter()
         .filter(|net| net.family() == family)
         .map(|net| {
@@ -274,7 +275,6 @@ pub(super) fn intervals(family: Family, networks: &[Prefix]) -> Vec<(IpAddr, boo
             (first, first | (1_u128.checked_shl(size).map_or(u128::MAX, |size| size - 1)))
         })
         .collect();
-    spans.sort_unstable();
     let mut joined: Vec<(u128, u128)> = Vec::with_capacity(spans.len());
     for (first, last) in spans {
         match joined.last_mut() {
