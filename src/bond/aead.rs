@@ -16,19 +16,12 @@ use portable::Key;
 
 use std::fmt;
 
+pub use bonding_ciphers::{NONCE_LEN, TagMismatch};
 use zeroize::Zeroizing;
 
 use super::cipher::Cipher;
 use super::hash;
 use super::header::TAG_LEN;
-
-/// The length of the nonce of all our ciphers, in bytes.
-pub const NONCE_LEN: usize = 12;
-
-/// The tag does not match: the packet was not made, or was changed, by somebody who does not hold the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the authentication tag does not match")]
-pub struct TagMismatch;
 
 /// A key with its cipher, ready for use; erased when dropped.
 pub struct AeadKey(Key);

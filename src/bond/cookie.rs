@@ -7,9 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use chacha20poly1305::XChaCha20Poly1305;
-use chacha20poly1305::aead::inout::InOutBuf;
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use bonding_ciphers::{Key, LONG_NONCE_LEN as NONCE_LEN};
 use zeroize::Zeroizing;
 
 use super::Time;
@@ -25,8 +23,6 @@ pub const COOKIE_SECRET_LIFETIME: Duration = Duration::from_secs(120);
 
 /// How long the other end uses a cookie: the secret's lifetime less the longest way.
 pub const COOKIE_LIFETIME: Duration = Duration::from_secs(115);
-
-const NONCE_LEN: usize = 24;
 
 /// The length of a cookie reply, in bytes.
 pub const COOKIE_REPLY_LEN: usize = 8 + NONCE_LEN + MAC_LEN + TAG_LEN;
@@ -77,9 +73,8 @@ impl CookieJar {
         let mut nonce = [0; NONCE_LEN];
         random(&mut nonce);
         let mut cookie = self.cookie(source);
-        let tag = XChaCha20Poly1305::new((&self.reply_key).into())
-            .encrypt_inout_detached((&nonce).into(), mac1, InOutBuf::from(&mut cookie[..]))
-            .expect("a cookie is shorter than the cipher's limit");
+        let (key, rest) = Key::xchacha20_poly1305(&self.reply_key, &nonce);
+        let tag = key.seal(&rest, mac1, &mut cookie);
 
         let mut reply = [0; COOKIE_REPLY_LEN];
         let parts: [&[u8]; 5] =
@@ -127,14 +122,8 @@ impl<'m> CookieReply<'m> {
 
     /// The cookie, if `remote` sent it in reply to a message with this `mac1`.
     pub fn open(mut self, remote: &PublicKey, mac1: &Mac) -> Option<Mac> {
-        XChaCha20Poly1305::new((&cookie_key(remote)).into())
-            .decrypt_inout_detached(
-                self.nonce.into(),
-                mac1,
-                InOutBuf::from(&mut self.cookie[..]),
-                self.tag.into(),
-            )
-            .ok()?;
+        let (key, rest) = Key::xchacha20_poly1305(&cookie_key(remote), self.nonce);
+        key.open(&rest, mac1, &mut self.cookie, self.tag).ok()?;
         Some(self.cookie)
     }
 }

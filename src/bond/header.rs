@@ -11,7 +11,7 @@ pub const MAX_LINKS: usize = 32;
 pub const HEADER_LEN: usize = 8;
 
 /// The length of the authentication tag at the end of every transport packet, in bytes.
-pub const TAG_LEN: usize = 16;
+pub const TAG_LEN: usize = bonding_ciphers::TAG_LEN;
 
 /// The bytes behind the header that a [`Seal::Clear`] packet authenticates but does not encrypt.
 pub const SHIM_LEN: usize = 8;

@@ -6,9 +6,7 @@
 
 use blake2::Blake2s256;
 use blake2::digest::{Digest, FixedOutputReset};
-use chacha20poly1305::ChaCha20Poly1305;
-use chacha20poly1305::aead::inout::InOutBuf;
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use bonding_ciphers::Key;
 use snow::params::{
     BaseChoice, CipherChoice, DHChoice, HandshakeChoice, HandshakeModifier, HandshakeModifierList,
     HandshakePattern, HashChoice, NoiseParams,
@@ -265,9 +263,7 @@ impl Cipher for ChaChaPoly {
     fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
         let (text, rest) = out.split_at_mut(plaintext.len());
         text.copy_from_slice(plaintext);
-        let tag = ChaCha20Poly1305::new((&*self.0).into())
-            .encrypt_inout_detached((&noise_nonce(nonce)).into(), authtext, InOutBuf::from(text))
-            .expect("a handshake message is shorter than the cipher's limit");
+        let tag = Key::chacha20_poly1305(&self.0).seal(&noise_nonce(nonce), authtext, text);
         rest[..TAG_LEN].copy_from_slice(&tag);
         plaintext.len() + TAG_LEN
     }
@@ -282,9 +278,8 @@ impl Cipher for ChaChaPoly {
         let (text, tag) = ciphertext.split_last_chunk::<TAG_LEN>().ok_or(Error::Decrypt)?;
         let out = out.get_mut(..text.len()).ok_or(Error::Decrypt)?;
         out.copy_from_slice(text);
-        ChaCha20Poly1305::new((&*self.0).into())
-            .decrypt_inout_detached((&noise_nonce(nonce)).into(), authtext, InOutBuf::from(out), tag.into())
-            .map_err(|_| Error::Decrypt)?;
+        let key = Key::chacha20_poly1305(&self.0);
+        key.open(&noise_nonce(nonce), authtext, out, tag).map_err(|_| Error::Decrypt)?;
         Ok(text.len())
     }
 }
