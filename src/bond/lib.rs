@@ -60,6 +60,7 @@ mod pinned_tests;
 
 pub use class::{Class, Selector, Treatment};
 pub use endpoint::{Endpoint, EndpointConfig};
+pub use header::MAX_LINKS;
 pub use link::LinkState;
 pub use packet::{Packet, Pool};
 pub use peer::{Event, Handling, LinkConfig, Payload, PeerConfig};
@@ -69,8 +70,6 @@ pub use time::Time;
 
 /// Names a link of a session; chosen by the client.
 pub type LinkId = u8;
-/// A session has at most so many links.
-pub const MAX_LINKS: usize = 32;
 /// The driver's name of a UDP socket.
 pub type SocketId = u16;
 

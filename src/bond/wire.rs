@@ -6,11 +6,11 @@
 use super::LinkId;
 
 /// Bytes of the transport header, which is authenticated but not sealed.
-pub const HEADER: usize = 8;
+pub const HEADER: usize = super::header::HEADER_LEN;
 /// Bytes of the shim, the first thing inside the seal.
-pub const SHIM: usize = 8;
+pub const SHIM: usize = super::header::SHIM_LEN;
 /// Bytes of the authentication tag.
-pub const TAG: usize = 16;
+pub const TAG: usize = super::header::TAG_LEN;
 /// Bytes that a data packet adds to the inner packet, besides UDP and IP.
 pub const OVERHEAD: usize = HEADER + SHIM + TAG;
 /// The most control bytes that ride in front of a data packet.
