@@ -245,22 +245,24 @@ impl Peer {
         deliver: &mut dyn FnMut(Origin, &[u8]),
     ) -> Option<Wish> {
         let origin = Origin { peer: self.id, link: Some(opened.link) };
-        let (allowed, spoofed) = (&self.config.allowed, &mut self.spoofed);
-        let (payload, agreed) = (self.config.payload, self.differs.is_none());
-        let (sender, keepalive, policer) = (&mut self.sender, self.keepalive, &mut self.policer);
+        let mut gate = Gate {
+            config: &self.config,
+            agreed: self.differs.is_none(),
+            policer: &mut self.policer,
+            spoofed: &mut self.spoofed,
+            now,
+        };
+        let (sender, keepalive) = (&mut self.sender, self.keepalive);
         let (announcer, listener) = (&mut self.announcer, &mut self.listener);
         let mut wish = None;
         let server = !self.config.initiator;
         if let Some(link) = sender.link(opened.link) {
             link.heard_from(path, token, now);
         }
-        let mut deliver = |packet: &[u8]| match payload.is_allowed(packet, allowed) {
-            _ if !agreed => {}
-            true if policer.as_mut().is_none_or(|policer| policer.admits(packet.len(), now)) => {
+        let mut deliver = |packet: &[u8]| {
+            if gate.admits(packet) {
                 deliver(origin, packet);
             }
-            true => {}
-            false => *spoofed += 1,
         };
         let mut on_frame = |frame: Frame<'_>| match &frame {
             Frame::Close => wish = Some(Wish::Close),
@@ -298,16 +300,17 @@ impl Peer {
     /// Does what time asks for; tells what changed.
     pub fn tick(&mut self, now: Time, deliver: &mut dyn FnMut(Origin, &[u8]), events: &mut Vec<Event>) {
         let origin = Origin { peer: self.id, link: None };
-        let (allowed, spoofed) = (&self.config.allowed, &mut self.spoofed);
-        let (payload, agreed) = (self.config.payload, self.differs.is_none());
-        let policer = &mut self.policer;
-        self.receiver.handle_timeout(now, &mut |packet| match payload.is_allowed(packet, allowed) {
-            _ if !agreed => {}
-            true if policer.as_mut().is_none_or(|policer| policer.admits(packet.len(), now)) => {
+        let mut gate = Gate {
+            config: &self.config,
+            agreed: self.differs.is_none(),
+            policer: &mut self.policer,
+            spoofed: &mut self.spoofed,
+            now,
+        };
+        self.receiver.handle_timeout(now, &mut |packet| {
+            if gate.admits(packet) {
                 deliver(origin, packet);
             }
-            true => {}
-            false => *spoofed += 1,
         });
         for reply in self.receiver.take_replies() {
             // Only trains are answered by time.
@@ -452,6 +455,30 @@ impl Peer {
         if self.sender.has_session() {
             self.sender.push_frame(link, &Frame::Goodbye { link }, now);
         }
+    }
+}
+
+/// What a packet of the other end has to pass before it leaves the bond.
+struct Gate<'a> {
+    config: &'a PeerConfig,
+    /// Both ends have the same payload.
+    agreed: bool,
+    policer: &'a mut Option<Policer>,
+    spoofed: &'a mut u64,
+    now: Time,
+}
+
+impl Gate<'_> {
+    /// Whether this one passes; counts it if its source is not the peer's.
+    fn admits(&mut self, packet: &[u8]) -> bool {
+        if !self.agreed {
+            return false;
+        }
+        if !self.config.payload.is_allowed(packet, &self.config.allowed) {
+            *self.spoofed += 1;
+            return false;
+        }
+        self.policer.as_mut().is_none_or(|policer| policer.admits(packet.len(), self.now))
     }
 }
 
