@@ -11,6 +11,7 @@ impl Router {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("bonding-rpcd-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
         let text = config.replace("DIR", folder.to_str().unwrap());
         fs::write(folder.join("config"), text).unwrap();

@@ -280,8 +280,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_one_has_left_is_removed_and_nothing_else() {
-        let directory = std::env::temp_dir().join(format!("bonding-leftovers-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
+        let directory = directory("leftovers");
         let path = directory.join("server.conf");
         replace(&path, "mine\n").unwrap();
         for name in [".server.conf.77-0", ".server.conf.swp", ".server.conf.77-", ".other.conf.77-0"] {

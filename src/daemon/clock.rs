@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn what_was_stored_is_gone_on_from() {
-        let directory = std::env::temp_dir().join(format!("bonding-clock-{}", std::process::id()));
+        let place = lab::directory::Directory::new("bonding-clock").unwrap();
+        let directory = place.path("clock");
         let file = ClockFile::in_directory(&directory.join("state"));
         let before = unix_ms();
         let of_the_system = |time: u64| (before..=unix_ms()).contains(&time);
@@ -106,6 +107,5 @@ mod tests {
         fs::remove_dir_all(&directory).unwrap();
         fs::write(&directory, "").unwrap();
         assert!(file.write(7).is_err());
-        fs::remove_file(&directory).unwrap();
     }
 }

@@ -447,8 +447,8 @@ mod tests {
     #[test]
     fn what_a_killed_daemon_left_is_replaced_and_other_files_are_not() {
         let _descriptors = lab::descriptors();
-        let directory = std::env::temp_dir().join(format!("bonding-stale-{}", std::process::id()));
-        let path = directory.join("control.sock");
+        let directory = lab::directory::Directory::new("bonding-stale").unwrap();
+        let path = directory.path("control.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             drop(bind(&path));
@@ -462,7 +462,6 @@ mod tests {
             assert_eq!(refused, Some(io::ErrorKind::AlreadyExists));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         });
-        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     /// Between its start as a copy of the daemon and the moment when it closes what it has of it.

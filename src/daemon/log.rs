@@ -107,9 +107,8 @@ mod tests {
 
     #[test]
     fn messages_reach_a_log_daemon_that_comes_and_goes() {
-        let folder = std::env::temp_dir().join(format!("bonding-log-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path: &'static Path = Box::leak(folder.join("log").into_boxed_path());
+        let folder = lab::directory::Directory::new("bonding-log").unwrap();
+        let path: &'static Path = Box::leak(folder.path("log").into_boxed_path());
         assert!(Syslog::open(path).is_none(), "nobody listens");
 
         let say = |system: &Syslog, level, target: &str| {
@@ -133,7 +132,6 @@ mod tests {
             // Goes to standard error.
             say(system, Level::Info, "bonding::daemon");
         }
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

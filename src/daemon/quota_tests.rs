@@ -135,8 +135,8 @@ fn files_are_written_when_something_changed_and_seldom() {
 
 #[test]
 fn a_restart_goes_on_with_the_larger_count() {
-    let directory = std::env::temp_dir().join(format!("bonding-quota-test-{}", std::process::id()));
-    let (volatile, lasting) = (directory.join("volatile"), directory.join("lasting"));
+    let directory = lab::directory::Directory::new("bonding-quota").unwrap();
+    let (volatile, lasting) = (directory.path("volatile"), directory.path("lasting"));
     let load = || Quotas::load(volatile.clone(), lasting.clone(), Time::ZERO);
     let lte = link(" option quota 1000\n");
     let mut quotas = load();
@@ -157,5 +157,4 @@ fn a_restart_goes_on_with_the_larger_count() {
         std::fs::write(&lasting, garbage).unwrap();
         assert!(load().links.is_empty());
     }
-    std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn only_what_nobody_else_can_change_is_trusted() {
-        let root = std::env::temp_dir().join(format!("bonding-trust-{}", std::process::id()));
+        let place = lab::directory::Directory::new("bonding-trust").unwrap();
+        let root = place.path("root");
         let inner = root.join("scripts");
         fs::create_dir_all(&inner).unwrap();
         let script = inner.join("up.sh");
@@ -146,6 +147,5 @@ mod tests {
             std::os::unix::fs::chown(&script, Some(12_345), None).unwrap();
             assert!(refused(&script).contains("belongs to user 12345: run `chown root"));
         }
-        fs::remove_dir_all(&root).unwrap();
     }
 }
