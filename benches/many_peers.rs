@@ -23,6 +23,8 @@ use crowd::{Carried, Crowd, LINKS, PAYLOAD};
 const IDLE: usize = 1_000;
 /// Routers that send.
 const BUSY: [usize; 3] = [1, 10, 100];
+/// Until then they still look for their lines' MTU and rate.
+const SETTLED: Duration = Duration::from_secs(5);
 /// How long the idle ones are watched.
 const WATCHED: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_millis(1_000);
@@ -74,6 +76,7 @@ fn all(program: &Path) -> io::Result<String> {
 fn idle(program: &Path) -> io::Result<String> {
     let crowd = Crowd::start(program, IDLE)?;
     crowd.wait_until_up(LIMIT)?;
+    std::thread::sleep(SETTLED);
     let before = crowd.usage()?.cpu;
     std::thread::sleep(WATCHED);
     let usage = crowd.usage()?;
