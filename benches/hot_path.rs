@@ -32,7 +32,7 @@ fn seal(bencher: Bencher<'_, '_>, cipher: Cipher) {
 /// RustCrypto, for every target.
 #[divan::bench(args = CIPHERS)]
 fn seal_portable(bencher: Bencher<'_, '_>, cipher: Cipher) {
-    let key = portable::Key::new(cipher, &[7; 32]);
+    let key = portable::key(cipher, &[7; 32]);
     let mut text = vec![1; PACKET];
     bencher.counter(BytesCount::new(PACKET)).bench_local(|| key.seal(&[0; 12], &[0; 8], &mut text));
 }

@@ -10,9 +10,9 @@ pub mod assembly;
 pub mod portable;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use assembly::Key;
+use assembly as implementation;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-use portable::Key;
+use portable as implementation;
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ use super::hash;
 use super::header::TAG_LEN;
 
 /// A key with its cipher, ready for use; erased when dropped.
-pub struct AeadKey(Key);
+pub struct AeadKey(implementation::Key);
 
 impl AeadKey {
     /// The key that `cipher` takes from `secret`, one direction's secret of a handshake: BLAKE2s keyed with the
@@ -33,7 +33,7 @@ impl AeadKey {
     /// [`Cipher::None`] seals its control packets with ChaCha20-Poly1305 under a key of its own.
     pub fn derive(cipher: Cipher, secret: &[u8; 32]) -> Self {
         let key = Zeroizing::new(hash::mac256(secret, &[b"bonding transport v1 ", cipher.name().as_bytes()]));
-        AeadKey(Key::new(cipher, &key))
+        AeadKey(implementation::key(cipher, &key))
     }
 
     /// Encrypts `text` in place and returns the tag over `aad` and the result.

@@ -12,17 +12,17 @@ use crate::header::TAG_LEN;
 // Boxed, so that a session stays small and no copies are left behind when it is moved.
 pub struct Key(Box<LessSafeKey>);
 
-impl Key {
-    /// As [`AeadKey::derive`](super::AeadKey::derive), with the key itself.
-    pub fn new(cipher: Cipher, key: &[u8; 32]) -> Key {
-        let (algorithm, key) = match cipher {
-            Cipher::Aes256Gcm => (&aead::AES_256_GCM, &key[..]),
-            Cipher::Aes128Gcm => (&aead::AES_128_GCM, &half(key)[..]),
-            Cipher::ChaCha20Poly1305 | Cipher::None => (&aead::CHACHA20_POLY1305, &key[..]),
-        };
-        Key(Box::new(keyed(algorithm, key)))
-    }
+/// As [`AeadKey::derive`](super::AeadKey::derive), with the key itself.
+pub fn key(cipher: Cipher, key: &[u8; 32]) -> Key {
+    let (algorithm, key) = match cipher {
+        Cipher::Aes256Gcm => (&aead::AES_256_GCM, &key[..]),
+        Cipher::Aes128Gcm => (&aead::AES_128_GCM, &half(key)[..]),
+        Cipher::ChaCha20Poly1305 | Cipher::None => (&aead::CHACHA20_POLY1305, &key[..]),
+    };
+    Key(Box::new(keyed(algorithm, key)))
+}
 
+impl Key {
     /// As [`AeadKey::seal`](super::AeadKey::seal).
     #[inline]
     pub fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
