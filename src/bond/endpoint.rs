@@ -351,7 +351,7 @@ impl Endpoint {
     /// What is known of everything.
     pub fn status(&self, now: Time) -> EndpointStatus {
         let mut drops = self.drops.clone();
-        let spoofed: u64 = self.entries.values().map(|e| e.peer.spoofed).sum();
+        let spoofed: u64 = self.entries.values().map(|e| e.peer.spoofed()).sum();
         let malformed: u64 = self.entries.values().map(|e| e.peer.receiver.malformed).sum();
         let above: u64 = self.entries.values().map(|e| e.peer.above_limit()).sum();
         let counts = [

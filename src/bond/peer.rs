@@ -58,8 +58,6 @@ pub struct Peer {
     pub receiver: Receiver,
     /// Handshakes that renewed keys.
     pub rekeys: u64,
-    /// Inner packets from addresses that are not the peer's.
-    pub spoofed: u64,
     announcer: Announcer,
     listener: Listener,
     /// Server: how the client learns that our settings have changed.
@@ -84,7 +82,7 @@ pub struct Peer {
     sessions: (Time, u8),
     /// The most that the other end wants to take from us, in bits a second.
     allowance: Option<u64>,
-    policer: Option<Policer>,
+    gate: Gate,
 }
 
 impl Peer {
@@ -98,7 +96,6 @@ impl Peer {
             receiver: Receiver::new(timing.lifetimes),
             config,
             rekeys: 0,
-            spoofed: 0,
             announcer: Announcer::default(),
             listener: Listener::default(),
             renewal: Renewal::default(),
@@ -114,7 +111,7 @@ impl Peer {
             told: (now, 0),
             sessions: (now, 0),
             allowance: None,
-            policer: None,
+            gate: Gate::default(),
         };
         peer.set_limits(now);
         peer
@@ -131,7 +128,7 @@ impl Peer {
     fn set_limits(&mut self, now: Time) {
         let most = [self.config.upload, self.allowance].into_iter().flatten().min();
         self.sender.set_limit(most.map(|bits| bits / 8), now);
-        match (self.config.download, &mut self.policer) {
+        match (self.config.download, &mut self.gate.policer) {
             (None, policer) => *policer = None,
             (Some(bits), Some(policer)) => policer.set_rate(bits),
             (Some(bits), policer) => *policer = Some(Policer::new(bits, now)),
@@ -245,13 +242,7 @@ impl Peer {
         deliver: &mut dyn FnMut(Origin, &[u8]),
     ) -> Option<Wish> {
         let origin = Origin { peer: self.id, link: Some(opened.link) };
-        let mut gate = Gate {
-            config: &self.config,
-            agreed: self.differs.is_none(),
-            policer: &mut self.policer,
-            spoofed: &mut self.spoofed,
-            now,
-        };
+        let (gate, config, agreed) = (&mut self.gate, &self.config, self.differs.is_none());
         let (sender, keepalive) = (&mut self.sender, self.keepalive);
         let (announcer, listener) = (&mut self.announcer, &mut self.listener);
         let mut wish = None;
@@ -260,7 +251,7 @@ impl Peer {
             link.heard_from(path, token, now);
         }
         let mut deliver = |packet: &[u8]| {
-            if gate.admits(packet) {
+            if agreed && gate.admits(packet, config, now) {
                 deliver(origin, packet);
             }
         };
@@ -300,15 +291,9 @@ impl Peer {
     /// Does what time asks for; tells what changed.
     pub fn tick(&mut self, now: Time, deliver: &mut dyn FnMut(Origin, &[u8]), events: &mut Vec<Event>) {
         let origin = Origin { peer: self.id, link: None };
-        let mut gate = Gate {
-            config: &self.config,
-            agreed: self.differs.is_none(),
-            policer: &mut self.policer,
-            spoofed: &mut self.spoofed,
-            now,
-        };
+        let (gate, config, agreed) = (&mut self.gate, &self.config, self.differs.is_none());
         self.receiver.handle_timeout(now, &mut |packet| {
-            if gate.admits(packet) {
+            if agreed && gate.admits(packet, config, now) {
                 deliver(origin, packet);
             }
         });
@@ -459,26 +444,20 @@ impl Peer {
 }
 
 /// What a packet of the other end has to pass before it leaves the bond.
-struct Gate<'a> {
-    config: &'a PeerConfig,
-    /// Both ends have the same payload.
-    agreed: bool,
-    policer: &'a mut Option<Policer>,
-    spoofed: &'a mut u64,
-    now: Time,
+#[derive(Default)]
+struct Gate {
+    /// Holds the other end to what it may send.
+    policer: Option<Policer>,
+    spoofed: u64,
 }
 
-impl Gate<'_> {
-    /// Whether this one passes; counts it if its source is not the peer's.
-    fn admits(&mut self, packet: &[u8]) -> bool {
-        if !self.agreed {
+impl Gate {
+    fn admits(&mut self, packet: &[u8], config: &PeerConfig, now: Time) -> bool {
+        if !config.payload.is_allowed(packet, &config.allowed) {
+            self.spoofed += 1;
             return false;
         }
-        if !self.config.payload.is_allowed(packet, &self.config.allowed) {
-            *self.spoofed += 1;
-            return false;
-        }
-        self.policer.as_mut().is_none_or(|policer| policer.admits(packet.len(), self.now))
+        self.policer.as_mut().is_none_or(|policer| policer.admits(packet.len(), now))
     }
 }
 

@@ -37,9 +37,14 @@ impl Peer {
         }
     }
 
+    /// Inner packets from addresses that are not the peer's.
+    pub fn spoofed(&self) -> u64 {
+        self.gate.spoofed
+    }
+
     /// Packets that came above the most that is taken from the peer.
     pub fn above_limit(&self) -> u64 {
-        self.policer.as_ref().map_or(0, Policer::dropped)
+        self.gate.policer.as_ref().map_or(0, Policer::dropped)
     }
 
     /// Bytes on the line that each link has sent and received.
